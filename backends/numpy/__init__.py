@@ -1,0 +1,1 @@
+"""The reference backend: prints a planned graph as straight-line Python over NumPy."""

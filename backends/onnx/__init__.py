@@ -1,0 +1,1 @@
+"""The ONNX backend: prints a graph as an ONNX model instead of running it."""

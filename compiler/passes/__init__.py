@@ -1,0 +1,1 @@
+"""The graph passes, one file each; `weft.compiler.pipeline` puts them in order."""

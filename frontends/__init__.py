@@ -1,0 +1,1 @@
+"""The ways into the graph: the language, its library, and other formats."""

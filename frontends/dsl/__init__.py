@@ -1,0 +1,1 @@
+"""The Weft language: grammar, syntax tree, elaboration to a graph, and formatter."""

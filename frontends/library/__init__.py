@@ -1,0 +1,1 @@
+"""The standard library: Weft source that users can read, copy and change."""

@@ -1,0 +1,1 @@
+"""What runs a compiled experiment: programs, training, checkpoints and probes."""

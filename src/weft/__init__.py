@@ -1,0 +1,1 @@
+"""Weft: a declarative deep-learning compiler that makes a whole experiment one typed graph."""

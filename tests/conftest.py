@@ -1,0 +1,28 @@
+"""What every test shares: golden files, and property tests that draw the same cases every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from goldens import Golden
+
+settings.register_profile("weft", derandomize=True, deadline=None, database=None)
+settings.load_profile("weft")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write the golden files instead of comparing with them",
+    )
+
+
+@pytest.fixture(scope="session")
+def golden(pytestconfig: pytest.Config) -> Golden:
+    """`golden("errors/unknown_name.txt", text)` fails unless tests/golden has just that text."""
+    folder = Path(__file__).parent / "golden"
+    return Golden(folder, update=pytestconfig.getoption("--update-golden"))
