@@ -1,0 +1,212 @@
+"""The folder of a run: what was run, where, what it measured, and what it needs to go on.
+
+runs/digits_mlp-001/
+  spec.weft          the spec as run, imports and settings resolved
+  spec.json          its hash, settings and overrides; written last, it marks a run
+  environment.json   versions, platform, threads
+  metrics.jsonl      one JSON object a line
+  checkpoints/       see checkpoint.py
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weft.compiler.errors import RunError
+from weft.runtime.files import write_atomically
+from weft.runtime.metrics_log import MetricsLog
+
+_SPEC, _MARK, _ENVIRONMENT, _METRICS = "spec.weft", "spec.json", "environment.json", "metrics.jsonl"
+_CHECKPOINTS = "checkpoints"
+_PACKAGES = ("weft", "numpy", "lark", "networkx", "onnx", "safetensors")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder; made by `create`, found again by `open`."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, runs: Path, name: str, path: Path | None = None) -> RunFolder:
+        """A new folder: `path` when given, else `runs/<name>-NNN` with the next free number.
+
+        Two processes that do this at once get two folders. Raises RunError when `path` holds
+        another run or other files, and when no folder can be made.
+        """
+        try:
+            if path is not None:
+                _claim(path)
+                return cls(path)
+            runs.mkdir(parents=True, exist_ok=True)
+            while True:
+                candidate = runs / f"{name}-{_next_number(runs, name):03d}"
+                try:
+                    candidate.mkdir()
+                except FileExistsError:
+                    continue  # another process was first
+                return cls(candidate)
+        except OSError as error:
+            raise RunError(
+                f"no folder for the run can be made at `{path or runs}`",
+                found=error.strerror or str(error),
+            ) from error
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """The folder of a run that began; RunError when there is none at `path`."""
+        if not (path / _MARK).is_file():
+            raise RunError(
+                f"there is no run at `{path}`",
+                found=f"no `{_MARK}` in it" if path.is_dir() else "no such folder",
+            )
+        return cls(path)
+
+    def begin(
+        self,
+        spec: str,
+        spec_hash: str,
+        settings: Mapping[str, Any],
+        overrides: Mapping[str, Any],
+        environment: Mapping[str, Any],
+    ) -> None:
+        """Records what is run and where. From here on the folder can be opened."""
+        (self.path / _CHECKPOINTS).mkdir(exist_ok=True)
+        write_atomically(self.path / _SPEC, spec.encode())
+        write_atomically(self.path / _ENVIRONMENT, _json(environment))
+        record = {"hash": spec_hash, "settings": dict(settings), "overrides": dict(overrides)}
+        write_atomically(self.path / _MARK, _json(record))
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / _CHECKPOINTS
+
+    @property
+    def metrics(self) -> MetricsLog:
+        """The log of what the run measured."""
+        return MetricsLog(self.path / _METRICS)
+
+    @property
+    def spec(self) -> str:
+        """The text of the spec as it was run."""
+        return _read(self.path / _SPEC)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """`hash`, `settings` and `overrides` of the spec."""
+        return _read_json(self.path / _MARK)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Where the run began, as `environment()` tells."""
+        return _read_json(self.path / _ENVIRONMENT)
+
+    def require_spec(self, spec_hash: str) -> None:
+        """RunError unless the run is of the spec with this hash."""
+        begun = self.record.get("hash")
+        if begun != spec_hash:
+            raise RunError(
+                f"the run at `{self.path}` is of another spec",
+                expected=f"the spec with hash `{begun}`, kept there as `{_SPEC}`",
+                found=f"`{spec_hash}`",
+                hint="resume with that spec, or begin a new run",
+            )
+
+    def moved(self, now: Mapping[str, Any]) -> list[str]:
+        """What differs between where the run began and `now`, each as `key: then -> now`.
+
+        A resumed run is exact to the byte only where this is empty.
+        """
+        then, current = _flat(self.environment), _flat(now)
+        keys = [key for key in sorted(then | current) if then.get(key) != current.get(key)]
+        return [f"{key}: {then.get(key, 'none')} -> {current.get(key, 'none')}" for key in keys]
+
+
+def environment(threads: int, packages: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a run's numbers can depend on: versions, machine and the threads it uses.
+
+    `packages` adds to the core ones, for what a backend needs. It holds no names of people or
+    machines, and no time.
+    """
+    versions: dict[str, str] = {}
+    for package in (*_PACKAGES, *packages):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "packages": versions,
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": threads,
+    }
+
+
+def _claim(path: Path) -> None:
+    """Makes the folder, or takes one that is empty or where a run died before it began."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        if not path.is_dir():
+            raise RunError(f"`{path}` is a file", expected="a folder for the run") from None
+        if (path / _MARK).exists():
+            raise RunError(
+                f"`{path}` holds another run",
+                hint="resume it (`--resume`), or name a folder that does not exist",
+            ) from None
+        ours = {_SPEC, _ENVIRONMENT, _CHECKPOINTS}
+        strange = [p.name for p in path.iterdir() if p.name not in ours and p.suffix != ".tmp"]
+        if strange:
+            raise RunError(
+                f"`{path}` is not empty",
+                expected="a new or an empty folder for the run",
+                found=f"`{min(strange)}`",
+            ) from None
+
+
+def _next_number(runs: Path, name: str) -> int:
+    pattern = re.compile(re.escape(name) + r"-(\d+)")
+    matches = (pattern.fullmatch(entry.name) for entry in runs.iterdir())
+    return 1 + max((int(match[1]) for match in matches if match), default=0)
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"`{path}` cannot be read", found=str(error)) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_read(path))
+    except ValueError as error:
+        raise RunError(f"`{path}` is damaged", expected="JSON", found=str(error)) from error
+    if not isinstance(value, dict):
+        raise RunError(f"`{path}` is damaged", expected="a JSON object")
+    return value
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            found |= _flat(item, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = item
+    return found
