@@ -1,0 +1,110 @@
+"""The numpy backend against the reference: every primitive's cases, and random graphs."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conformance.cases import Case, cases
+from random_graphs import SIZES, arrays, random_graph
+from weft.backends.base import Executable
+from weft.backends.numpy.backend import BACKEND
+from weft.compiler.errors import RunError
+from weft.compiler.evaluate import evaluate
+from weft.compiler.graph import Graph
+from weft.compiler.ops import OPS
+from weft.compiler.passes.bind import bind
+from weft.compiler.passes.decompose import inline_calls
+from weft.compiler.passes.fuse import fuse
+from weft.compiler.passes.memory import plan
+from weft.compiler.types import F32, F64, DType
+
+UNSUPPORTED = {"f16", "bf16"}
+
+
+def compiled(graph: Graph) -> Executable:
+    return BACKEND.compile(plan(graph, fuse(graph), BACKEND.abilities))
+
+
+def run(graph: Graph, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Two calls of one binding; the second must not see what the first left behind."""
+    program = compiled(graph)
+    updated = {n for n in graph.output_names if n in graph.named_inputs}
+    results = []
+    for _ in range(2):
+        state = {name: np.array(values[name]) for name in updated}
+        step = program.bind(state)
+        given_inputs = {k: v.copy() for k, v in values.items() if k not in updated}
+        step({k: np.ones_like(v) for k, v in given_inputs.items()})
+        for name in updated:
+            state[name][...] = values[name]
+        results.append(step(given_inputs) | state)
+        for name, array in given_inputs.items():
+            np.testing.assert_array_equal(array, values[name])
+    for name, value in results[0].items():
+        np.testing.assert_array_equal(value, results[1][name])
+    return results[0]
+
+
+def compare(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        got = np.asarray(found[name])
+        assert got.dtype == value.dtype, name
+        assert got.shape == value.shape, name
+        eps = np.finfo(value.dtype).eps if value.dtype.kind == "f" else 0
+        np.testing.assert_allclose(got, value, rtol=200 * eps, atol=50 * eps, err_msg=name)
+
+
+def supported(case: Case) -> bool:
+    types = {v.name for v in case.attributes.values() if isinstance(v, DType)}
+    return not types & UNSUPPORTED
+
+
+def test_every_primitive_has_a_row() -> None:
+    assert BACKEND.ops == OPS.keys() - {"call"}
+
+
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@pytest.mark.parametrize("case", [c for c in cases() if supported(c)], ids=lambda c: c.id)
+def test_primitive(case: Case, dtype: DType) -> None:
+    if dtype == F32 and not case.has_float:
+        pytest.skip("no floats in it")
+    graph, values = case.graph(dtype)
+    graph = inline_calls(graph)
+    compare(run(graph, values), evaluate(graph, values))
+
+
+@settings(max_examples=150)
+@given(seed=st.integers(0, 2**32), with_state=st.booleans())
+def test_random_graph(seed: int, with_state: bool) -> None:
+    rng = random.Random(seed)
+    graph = bind(random_graph(rng, 40, calls=False), SIZES)
+    if with_state:
+        graph = as_state(graph, rng)
+    values = arrays(graph)
+    compare(run(graph, values), evaluate(graph, values))
+
+
+def as_state(graph: Graph, rng: random.Random) -> Graph:
+    """Outputs renamed to inputs of their type: a step that updates state."""
+    outputs = {}
+    for name, node in graph.named_outputs.items():
+        names = [i.name for i in graph.inputs if i.type == node.type and i.name not in outputs]
+        outputs[rng.choice(names) if names else name] = node
+    pool = list(graph.nodes)
+    for state in graph.inputs:
+        if state.name not in outputs and rng.random() < 0.7:
+            outputs[state.name] = rng.choice([n for n in pool if n.type == state.type])
+    return graph.with_outputs(outputs)
+
+
+def test_half_precision_is_refused() -> None:
+    case = next(c for c in cases() if not supported(c))
+    graph, _ = case.graph()
+    with pytest.raises(RunError, match="computes in f32 and f64"):
+        compiled(graph)
