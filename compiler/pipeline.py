@@ -1,0 +1,99 @@
+"""The pipeline on one page: which passes run, in which order, from a graph to a memory plan.
+
+    Experiment --training.build--> Program: its graphs, typed, with a symbolic batch
+    graph --bind, pack, decompose, optimise--> primitives of known sizes over arenas
+          --fuse--> groups --plan--> places and an order --backend--> code
+
+Every pass is a pure function; the graph is verified before the first and after each that changed
+it. `stop_after` names the pass after which `lower` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from weft.compiler.errors import CompileError, InternalError, did_you_mean, one_of
+from weft.compiler.graph import Graph
+from weft.compiler.passes.bind import bind
+from weft.compiler.passes.cleanup import cse
+from weft.compiler.passes.decompose import drop_stop_gradient, inline_calls
+from weft.compiler.passes.fold import fold
+from weft.compiler.passes.fuse import fuse
+from weft.compiler.passes.memory import Abilities, Plan, plan
+from weft.compiler.passes.pack import Arena, pack
+from weft.compiler.passes.simplify import simplify
+from weft.compiler.types import Dim
+from weft.compiler.verify import verify
+
+MAX_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a graph is lowered for: sizes, the layout of state, and what the backend can do."""
+
+    sizes: Mapping[str, Dim] = field(default_factory=dict)
+    arenas: tuple[Arena, ...] = ()
+    composites: frozenset[str] = frozenset()
+    abilities: Abilities = field(default_factory=Abilities)
+    bound: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Pass:
+    name: str
+    run: Callable[[Graph, Target], Graph]
+    summary: str
+
+
+def optimise(graph: Graph) -> Graph:
+    """Simplify, fold and share until nothing changes."""
+    for _ in range(MAX_ROUNDS):
+        before = graph
+        graph = cse(fold(simplify(graph)))
+        if graph is before:
+            break
+    return graph
+
+
+PASSES: tuple[Pass, ...] = (
+    Pass("bind", lambda g, t: bind(g, t.sizes), "numbers for symbolic sizes"),
+    Pass("pack", lambda g, t: pack(g, t.arenas), "state as slices of arenas"),
+    Pass("decompose", lambda g, t: inline_calls(g, t.composites), "composites opened"),
+    Pass("strip", lambda g, t: drop_stop_gradient(g), "marks of differentiation gone"),
+    Pass("optimise", lambda g, t: optimise(g), "algebra, constant folding, sharing"),
+)
+
+
+def lower(graph: Graph, target: Target, stop_after: str | None = None) -> Graph:
+    """The graph in the backend's ops; or as it is after the pass `stop_after`."""
+    names = [p.name for p in PASSES]
+    if stop_after is not None and stop_after not in names:
+        raise CompileError(
+            f"there is no pass `{stop_after}`",
+            expected=one_of(names),
+            hint=did_you_mean(stop_after, names),
+        )
+    _checked(graph, "the front end")
+    for step in PASSES:
+        after = step.run(graph, target)
+        if after is not graph:
+            _checked(after, f"the pass `{step.name}`")
+        graph = after
+        if step.name == stop_after:
+            break
+    return graph
+
+
+def _checked(graph: Graph, origin: str) -> None:
+    try:
+        verify(graph)
+    except InternalError as error:
+        raise InternalError(f"{origin} made a graph that is wrong: {error}") from error
+
+
+def compile_plan(graph: Graph, target: Target) -> Plan:
+    """The whole way down: lower, fuse, plan."""
+    lowered = lower(graph, target)
+    return plan(lowered, fuse(lowered), target.abilities, target.bound)

@@ -1,0 +1,734 @@
+"""The functions that the language itself provides: the primitives, under the names of the lectures.
+
+Each is a row `name: function(site, arguments...)`; its Python signature is its signature in the
+language. Everything else is library source in `frontends/library`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from weft.compiler import builder as b
+from weft.compiler.errors import CompileError, Span, did_you_mean, one_of
+from weft.compiler.gradient import differentiate
+from weft.compiler.graph import Node, make
+from weft.compiler.type_rules import TypeRuleError
+from weft.compiler.types import I64, U32, Dim, SymDim, TensorType
+from weft.frontends.dsl.axes import align, axis_index, axis_indices, shape_of
+from weft.frontends.dsl.signatures import Given
+from weft.frontends.dsl.values import (
+    Axis,
+    Builtin,
+    Label,
+    Tensor,
+    Value,
+    as_dim,
+    describe,
+    is_number,
+    shape_text,
+    unlabelled,
+)
+
+if TYPE_CHECKING:
+    from weft.frontends.dsl.interpreter import Interpreter
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a built-in is called: for errors, element types and the names of draws."""
+
+    interpreter: Interpreter
+    span: Span
+    name: str
+
+    def tensor(self, value: Value) -> Tensor:
+        return self.interpreter.tensor(value, self.interpreter.registry.float_type, self.span)
+
+    def wrong(self, message: str, **facts: Any) -> CompileError:
+        return CompileError(f"`{self.name}`: {message}", self.span, **facts)
+
+    def whole(self, value: Value, what: str, smallest: int = 0) -> int:
+        dim = as_dim(value)
+        if dim is None or isinstance(dim, SymDim) or dim < smallest:
+            raise self.wrong(
+                f"{what} is a whole number, at least {smallest}", found=describe(value)
+            )
+        return dim
+
+
+def call_builtin(
+    interpreter: Interpreter, function: Builtin, given: Sequence[Given], span: Span
+) -> Value:
+    site = Site(interpreter, span, function.name)
+    signature = _signature(function.call)
+    positional = [g.value for g in given if g.name is None]
+    named = {g.name: g.value for g in given if g.name is not None}
+    known = [p.lstrip("*").rstrip("=") for p in function.parameters]
+    for g in given:
+        if g.name is not None and g.name not in known:
+            raise CompileError(
+                f"`{function.name}` has no argument `{g.name}`",
+                g.span,
+                expected=one_of(known),
+                found=f"`{g.name}`",
+                hint=did_you_mean(g.name, known),
+            )
+    try:
+        signature.bind(site, *positional, **named)
+    except TypeError:
+        raise CompileError(
+            f"`{function.name}` is called with the wrong arguments",
+            span,
+            expected=f"`{function.name}({', '.join(function.parameters)})`",
+            found=", ".join(describe(g.value) for g in given) or "no arguments",
+        ) from None
+    try:
+        return function.call(site, *positional, **named)
+    except TypeRuleError as error:
+        raise CompileError(f"`{function.name}`: {error}", span) from None
+
+
+def _signature(call: Callable[..., Value]) -> inspect.Signature:
+    return inspect.signature(call)
+
+
+# -- elementwise ----------------------------------------------------------------------------------
+
+
+def _unary(op: str, static: Callable[[float], Any] | None) -> Callable[..., Value]:
+    def call(site: Site, x: Value) -> Value:
+        if static is not None and is_number(x):
+            try:
+                return static(x)
+            except (ValueError, OverflowError):
+                raise site.wrong("the number is outside the domain", found=describe(x)) from None
+        tensor = site.tensor(x)
+        return Tensor(b.unary(op, tensor.node), tensor.axes)
+
+    return call
+
+
+_UNARY: dict[str, tuple[str, Callable[[float], Any] | None]] = {
+    "exp": ("exp", math.exp),
+    "expm1": ("expm1", math.expm1),
+    "log": ("log", math.log),
+    "log1p": ("log1p", math.log1p),
+    "sqrt": ("sqrt", math.sqrt),
+    "rsqrt": ("rsqrt", lambda x: 1 / math.sqrt(x)),
+    "sin": ("sin", math.sin),
+    "cos": ("cos", math.cos),
+    "tanh": ("tanh", math.tanh),
+    "erf": ("erf", math.erf),
+    "logistic": ("logistic", lambda x: 1 / (1 + math.exp(-x))),
+    "abs": ("abs", abs),
+    "sign": ("sign", lambda x: (x > 0) - (x < 0)),
+    "floor": ("floor", math.floor),
+    "ceil": ("ceil", math.ceil),
+    "round": ("round", round),
+    "is_finite": ("is_finite", math.isfinite),
+    "stop_gradient": ("stop_gradient", lambda x: x),
+}
+
+
+def _extreme(op: str, static: Callable[..., Any]) -> Callable[..., Value]:
+    """`max(a, b)` elementwise; `max(x, over = ...)` over axes; `max` of numbers."""
+
+    def call(site: Site, x: Value, y: Value = None, over: Value = None) -> Value:
+        if y is not None and over is not None:
+            raise site.wrong("takes two operands, or one with `over`, not both")
+        if isinstance(x, list) and y is None and over is None and all(map(is_number, x)) and x:
+            return static(x)
+        if y is None:
+            return _reduce(op)(site, x, over)
+        if is_number(x) and is_number(y):
+            return static(x, y)
+        name = {"max": "maximum", "min": "minimum"}[op]
+        return site.interpreter.elementwise(name, x, y, site.span, f"`{site.name}`")
+
+    return call
+
+
+def _where(site: Site, condition: Value, yes: Value, no: Value) -> Value:
+    if isinstance(condition, bool):
+        return yes if condition else no
+    test = site.tensor(condition)
+    if test.type.dtype.kind != "bool":
+        raise site.wrong("the condition is a comparison", found=describe(condition))
+    float_type = site.interpreter.registry.float_type
+    like = next((v.type.dtype for v in (yes, no) if isinstance(v, Tensor)), float_type)
+    a = site.interpreter.tensor(yes, like, site.span)
+    c = site.interpreter.tensor(no, like, site.span)
+    a, c = align(a, c, "`where`", site.span)
+    test, a = align(test, a, "`where`", site.span)
+    test, c = align(test, c, "`where`", site.span)
+    return Tensor(b.select(test.node, a.node, c.node), test.axes)
+
+
+def _float(site: Site, x: Value) -> Value:
+    if is_number(x) or isinstance(x, bool):
+        return float(x)
+    float_type = site.interpreter.registry.float_type
+    tensor = site.interpreter.tensor(x, float_type, site.span)
+    return Tensor(b.cast(tensor.node, float_type), tensor.axes)
+
+
+def _int(site: Site, x: Value) -> Value:
+    if is_number(x) or isinstance(x, bool):
+        return int(x)
+    tensor = site.tensor(x)
+    return Tensor(b.cast(tensor.node, I64), tensor.axes)
+
+
+def _cast(site: Site, x: Value, type: Value) -> Value:
+    from weft.compiler.types import DType
+
+    if not isinstance(type, DType):
+        raise site.wrong("the second argument is an element type such as `f32`")
+    tensor = site.tensor(x)
+    return Tensor(b.cast(tensor.node, type), tensor.axes)
+
+
+# -- reductions -----------------------------------------------------------------------------------
+
+
+def _reduce(op: str) -> Callable[..., Value]:
+    def call(site: Site, x: Value, over: Value = None) -> Value:
+        tensor = site.tensor(x)
+        axes = axis_indices(tensor, over, site.span)
+        if op in ("max", "min") and any(tensor.type.shape[a] == 0 for a in axes):
+            raise site.wrong("an empty axis has no extreme", found=shape_text(tensor))
+        return Tensor(b.reduce(op, tensor.node, axes), _without(tensor, axes))
+
+    return call
+
+
+def _without(tensor: Tensor, axes: Sequence[int]) -> tuple[Label | None, ...]:
+    return tuple(a for i, a in enumerate(tensor.axes) if i not in axes)
+
+
+def _mean(site: Site, x: Value, over: Value = None) -> Value:
+    tensor = site.tensor(x)
+    if tensor.type.dtype.kind != "float":
+        tensor = _float(site, tensor)
+    axes = axis_indices(tensor, over, site.span)
+    total = b.reduce("sum", tensor.node, axes)
+    count = b.size_of([tensor.type.shape[a] for a in axes], tensor.type.dtype)
+    count = b.broadcast(count, total.type.shape, ())
+    return Tensor(total / count, _without(tensor, axes))
+
+
+def _arg(op: str) -> Callable[..., Value]:
+    def call(site: Site, x: Value, over: Value = -1) -> Value:
+        tensor = site.tensor(x)
+        axis = axis_index(tensor, over, site.span)
+        return Tensor(make(op, tensor.node, axis=axis), _without(tensor, (axis,)))
+
+    return call
+
+
+def _count(site: Site, *axes: Value) -> Value:
+    total: Dim = 1
+    for axis in axes:
+        for item in axis if isinstance(axis, list) else [axis]:
+            dim = as_dim(item)
+            if dim is None:
+                raise site.wrong("counts the elements of axes", found=describe(item))
+            total = dim * total
+    return total
+
+
+# -- shapes ---------------------------------------------------------------------------------------
+
+
+def _shape(site: Site, x: Value) -> Value:
+    return list(site.tensor(x).axis_values)
+
+
+def _rank(site: Site, x: Value) -> Value:
+    return site.tensor(x).rank
+
+
+def _size(site: Site, x: Value, axis: Value = None) -> Value:
+    tensor = site.tensor(x)
+    return (
+        tensor.type.size if axis is None else tensor.type.shape[axis_index(tensor, axis, site.span)]
+    )
+
+
+def _reshape(site: Site, x: Value, shape: Value) -> Value:
+    tensor = site.tensor(x)
+    items = list(shape) if isinstance(shape, list | tuple) else [shape]
+    holes = [i for i, item in enumerate(items) if item == -1 and isinstance(item, int)]
+    if len(holes) > 1:
+        raise site.wrong("only one size can be left to compute (-1)")
+    if holes:
+        rest, _ = shape_of(items[: holes[0]] + items[holes[0] + 1 :], site.span)
+        known: Dim = 1
+        for dim in rest:
+            known = dim * known
+        try:
+            items[holes[0]] = tensor.type.size // known
+        except (ValueError, ZeroDivisionError):
+            raise site.wrong("the size can't be computed", found=shape_text(tensor)) from None
+    dims, labels = shape_of(items, site.span)
+    return Tensor(b.reshape(tensor.node, dims), labels, tensor.classes)
+
+
+def _transpose(site: Site, x: Value, axes: Value = None) -> Value:
+    tensor = site.tensor(x)
+    if axes is None:
+        order = list(reversed(range(tensor.rank)))
+    else:
+        items = axes if isinstance(axes, list | tuple) else [axes]
+        order = [axis_index(tensor, a, site.span) for a in items]
+    if sorted(order) != list(range(tensor.rank)):
+        raise site.wrong("names each axis once", found=shape_text(tensor))
+    return Tensor(b.transpose(tensor.node, order), tuple(tensor.axes[i] for i in order))
+
+
+def _broadcast(site: Site, x: Value, shape: Value) -> Value:
+    tensor = site.tensor(x)
+    dims, labels = shape_of(shape, site.span)
+    target = Tensor(b.zeros(tensor.type.with_shape(dims)), labels)
+    sizes = tensor.type.shape
+    if tensor.rank == len(dims) and any(
+        s == 1 and d != 1 for s, d in zip(sizes, dims, strict=True)
+    ):
+        kept = [i for i, (s, d) in enumerate(zip(sizes, dims, strict=True)) if s != 1 or d == 1]
+        node = b.reshape(tensor.node, [sizes[i] for i in kept])
+        if any(sizes[i] != dims[i] for i in kept):
+            raise site.wrong("sizes differ", expected=str(list(dims)), found=shape_text(tensor))
+        return Tensor(b.broadcast(node, dims, kept), labels)
+    moved, _ = align(tensor, target, "`broadcast`", site.span)
+    if moved.type.shape != dims:
+        raise site.wrong("sizes differ", expected=str(list(dims)), found=shape_text(tensor))
+    return Tensor(moved.node, tuple(a or c for a, c in zip(labels, moved.axes, strict=True)))
+
+
+def _tensors(site: Site, parts: Value) -> list[Tensor]:
+    if not isinstance(parts, list | tuple) or not parts:
+        raise site.wrong("takes a list of tensors", found=describe(parts))
+    found = [site.tensor(p) for p in parts]
+    for t in found[1:]:
+        if t.rank != found[0].rank:
+            raise site.wrong(
+                "the tensors have different ranks",
+                found=", ".join(shape_text(t) for t in found[:4]),
+            )
+    return found
+
+
+def _joined_axes(parts: list[Tensor], drop: int | None) -> tuple[Label | None, ...]:
+    axes = []
+    for i, column in enumerate(zip(*(p.axes for p in parts), strict=True)):
+        label = next((a for a in column if a is not None), None)
+        same = all(a is None or a is label for a in column)
+        axes.append(label if same and i != drop else None)
+    return tuple(axes)
+
+
+def _concat(site: Site, parts: Value, over: Value = -1) -> Value:
+    tensors = _tensors(site, parts)
+    axis = axis_index(tensors[0], over, site.span)
+    node = b.concat([t.node for t in tensors], axis)
+    return Tensor(node, _joined_axes(tensors, axis if len(tensors) > 1 else None))
+
+
+def _stack(site: Site, parts: Value, at: Value = 0) -> Value:
+    tensors = _tensors(site, parts)
+    place = site.whole(at, "`at`") if at != -1 else tensors[0].rank
+    if place > tensors[0].rank:
+        raise site.wrong(f"there is no place {place} in {tensors[0].rank + 1} axes")
+    nodes = []
+    for t in tensors:
+        shape = list(t.type.shape)
+        shape.insert(place, 1)
+        nodes.append(b.reshape(t.node, shape))
+    axes = list(_joined_axes(tensors, None))
+    axes.insert(place, None)
+    return Tensor(b.concat(nodes, place), tuple(axes))
+
+
+def _pad(site: Site, x: Value, low: Value, high: Value, value: Value = 0) -> Value:
+    """`low` and `high`: how many elements to add before and after, for the last axes."""
+    tensor = site.tensor(x)
+    before = list(low) if isinstance(low, list) else [low]
+    after = list(high) if isinstance(high, list) else [high]
+    if len(before) != len(after) or len(before) > tensor.rank or not is_number(value):
+        raise site.wrong("takes equally many `low` and `high`, and a number to fill with")
+    front = tensor.rank - len(before)
+    lows = [0] * front + [site.whole(v, "padding") for v in before]
+    highs = [0] * front + [site.whole(v, "padding") for v in after]
+    axes = tuple(
+        None if lo or hi else a for a, lo, hi in zip(tensor.axes, lows, highs, strict=True)
+    )
+    return Tensor(b.pad(tensor.node, lows, highs, None, float(value)), axes)
+
+
+def _reverse(site: Site, x: Value, over: Value = None) -> Value:
+    tensor = site.tensor(x)
+    return Tensor(b.reverse(tensor.node, axis_indices(tensor, over, site.span)), tensor.axes)
+
+
+# -- windows --------------------------------------------------------------------------------------
+
+
+def _each(site: Site, value: Value, rank: int, what: str, smallest: int = 1) -> tuple[int, ...]:
+    items = value if isinstance(value, list | tuple) else [value] * rank
+    if len(items) != rank:
+        raise site.wrong(f"`{what}` has one entry for each of {rank} axes", found=describe(value))
+    return tuple(site.whole(v, f"`{what}`", smallest) for v in items)
+
+
+def _padding(
+    site: Site,
+    padding: Value,
+    sizes: Sequence[Dim],
+    window: Sequence[int],
+    strides: Sequence[int],
+    dilation: Sequence[int],
+) -> list[tuple[int, int]]:
+    """`"valid"`: none. `"same"`: as many outputs as `ceil(size / stride)`. Or a number each side."""
+    if padding == "valid":
+        return [(0, 0)] * len(window)
+    if padding == "same":
+        pairs = []
+        for size, w, stride, d in zip(sizes, window, strides, dilation, strict=True):
+            reach = (w - 1) * d + 1
+            if isinstance(size, SymDim):
+                if stride != 1:
+                    raise site.wrong("`same` with a stride needs a known size", found=f"{size}")
+                total = reach - 1
+            else:
+                total = max(0, (-(-size // stride) - 1) * stride + reach - size)
+            pairs.append((total // 2, total - total // 2))
+        return pairs
+    if isinstance(padding, str):
+        raise site.wrong(
+            f'there is no padding "{padding}"',
+            expected='"same", "valid" or a number',
+            hint=did_you_mean(padding, ["same", "valid"]),
+        )
+    return [(p, p) for p in _each(site, padding, len(window), "padding", 0)]
+
+
+def _convolve(
+    site: Site,
+    x: Value,
+    kernel: Value,
+    stride: Value = 1,
+    padding: Value = "valid",
+    dilation: Value = 1,
+    groups: Value = 1,
+) -> Value:
+    """Cross-correlation of `x[N, C, ...]` with `kernel[O, C / groups, ...]`."""
+    tensor, weights = site.tensor(x), site.tensor(kernel)
+    rank = tensor.rank - 2
+    if rank < 1 or weights.rank != tensor.rank:
+        raise site.wrong(
+            "takes x[N, C, ...] and kernel[O, C, ...] of one rank, at least 3",
+            found=f"{shape_text(tensor)} and {shape_text(weights)}",
+        )
+    strides = _each(site, stride, rank, "stride")
+    dilations = _each(site, dilation, rank, "dilation")
+    window = [site.whole(d, "the kernel's size", 1) for d in weights.type.shape[2:]]
+    pairs = _padding(site, padding, tensor.type.shape[2:], window, strides, dilations)
+    node = b.conv(
+        tensor.node,
+        weights.node,
+        strides=strides,
+        padding=pairs,
+        rhs_dilation=dilations,
+        groups=site.whole(groups, "`groups`", 1),
+    )
+    return Tensor(node, (tensor.axes[0], weights.axes[0], *(None,) * rank))
+
+
+def _window(reducer: str) -> Callable[..., Value]:
+    def call(
+        site: Site,
+        x: Value,
+        size: Value,
+        stride: Value = None,
+        padding: Value = "valid",
+        dilation: Value = 1,
+    ) -> Value:
+        """Windows over the last axes; as many axes as `size` has entries, or all but two."""
+        tensor = site.tensor(x)
+        rank = len(size) if isinstance(size, list | tuple) else tensor.rank - 2
+        if not 0 < rank <= tensor.rank:
+            raise site.wrong("has no axes to slide over", found=shape_text(tensor))
+        window = _each(site, size, rank, "size")
+        strides = window if stride is None else _each(site, stride, rank, "stride")
+        dilations = _each(site, dilation, rank, "dilation")
+        lead = tensor.rank - rank
+        pairs = _padding(site, padding, tensor.type.shape[lead:], window, strides, dilations)
+        node = make(
+            "reduce_window",
+            tensor.node,
+            reducer=reducer,
+            window=window,
+            strides=strides,
+            padding=tuple(pairs),
+            dilation=dilations,
+        )
+        return Tensor(node, (*tensor.axes[:lead], *(None,) * rank))
+
+    return call
+
+
+# -- indexing and order ---------------------------------------------------------------------------
+
+
+def _integers(site: Site, value: Value, what: str) -> Tensor:
+    tensor = site.interpreter.tensor(value, I64, site.span)
+    if tensor.type.dtype.kind not in ("int", "uint"):
+        raise site.wrong(f"{what} are whole numbers", found=shape_text(tensor))
+    return tensor
+
+
+def _take(site: Site, x: Value, indices: Value) -> Value:
+    """Rows of `x` by position: `out[i..., r...] = x[indices[i...], r...]`."""
+    tensor, places = site.tensor(x), _integers(site, indices, "indices")
+    return Tensor(b.gather(tensor.node, places.node), (*places.axes, *tensor.axes[1:]))
+
+
+def _pick(site: Site, x: Value, indices: Value) -> Value:
+    """One element of the last axis each: `out[b...] = x[b..., indices[b...]]`."""
+    tensor, places = site.tensor(x), _integers(site, indices, "indices")
+    if places.type.shape != tensor.type.shape[:-1]:
+        raise site.wrong(
+            "takes one index for each row",
+            expected=f"indices of shape {list(tensor.type.shape[:-1])}",
+            found=f"{shape_text(places)} for {shape_text(tensor)}",
+            hint="drop an axis of size 1 with an index: `y[..., 0]`",
+        )
+    for a, c in zip(tensor.axes, places.axes, strict=False):
+        if a is not None and c is not None and a is not c:
+            raise site.wrong(
+                f"axis `{a.name}` meets axis `{c.name}`",
+                found=f"{shape_text(tensor)} and {shape_text(places)}",
+            )
+    return Tensor(b.gather(tensor.node, places.node, places.rank), tensor.axes[:-1])
+
+
+def _one_hot(site: Site, labels: Value, classes: Value = None) -> Value:
+    tensor = _integers(site, labels, "labels")
+    count = classes if classes is not None else tensor.classes
+    if count is None:
+        raise site.wrong("needs the number of classes", found=shape_text(tensor))
+    size = site.whole(count, "the number of classes", 1)
+    node = b.one_hot(tensor.node, size, site.interpreter.registry.float_type)
+    return Tensor(node, (*tensor.axes, None))
+
+
+def _along(op: str, **options: bool) -> Callable[..., Value]:
+    flag = next(iter(options))
+
+    def call(site: Site, x: Value, over: Value = -1, **given: Value) -> Value:
+        tensor = site.tensor(x)
+        axis = axis_index(tensor, over, site.span)
+        value = given.get(flag, options[flag])
+        if not isinstance(value, bool):
+            raise site.wrong(f"`{flag}` is true or false", found=describe(value))
+        return Tensor(make(op, tensor.node, axis=axis, **{flag: value}), tensor.axes)
+
+    def sorting(site: Site, x: Value, over: Value = -1, descending: Value = False) -> Value:
+        return call(site, x, over, descending=descending)
+
+    def running(site: Site, x: Value, over: Value = -1, reverse: Value = False) -> Value:
+        return call(site, x, over, reverse=reverse)
+
+    return sorting if flag == "descending" else running
+
+
+def _top_k(site: Site, x: Value, k: Value) -> Value:
+    tensor, count = site.tensor(x), site.whole(k, "`k`", 1)
+    axes = (*tensor.axes[:-1], None)
+    values = Tensor(make("top_k", tensor.node, k=count), axes)
+    return values, Tensor(make("arg_top_k", tensor.node, k=count), axes)
+
+
+# -- sources --------------------------------------------------------------------------------------
+
+
+def _filled(value: float) -> Callable[..., Value]:
+    def call(site: Site, shape: Value) -> Value:
+        dims, labels = shape_of(shape, site.span)
+        type = TensorType(site.interpreter.registry.float_type, dims)
+        return Tensor(b.full(type, value) if dims else b.constant(value, type.dtype), labels)
+
+    return call
+
+
+def _arange(site: Site, n: Value) -> Value:
+    dims, labels = shape_of([n], site.span)
+    return Tensor(b.iota(I64, dims, 0), labels)
+
+
+def _uniform_node(site: Site, dims: Sequence[Dim], kind: str) -> Node:
+    """Uniform on [0, 1): the top 24 of 32 random bits, times 2^-24."""
+    interpreter = site.interpreter
+    seed = interpreter.read("seed")
+    drawing = interpreter.init is not None
+    step = b.constant(0, U32) if drawing else b.cast(interpreter.clock(), U32)
+    name = interpreter.draw_name(kind)
+    bits = make("random_bits", seed, step, shape=tuple(dims), stream=name)
+    top = b.cast(b.compare("shift_right", bits, 8), interpreter.registry.float_type)
+    return top * 2.0**-24
+
+
+def _uniform(site: Site, shape: Value) -> Value:
+    dims, labels = shape_of(shape, site.span)
+    return Tensor(_uniform_node(site, dims, "uniform"), labels)
+
+
+def _normal(site: Site, shape: Value) -> Value:
+    """Standard normal by Box and Muller: `sqrt(-2 log(1 - u)) cos(2 pi v)`."""
+    dims, labels = shape_of(shape, site.span)
+    pair = _uniform_node(site, (2, *dims), "normal")
+    u, v = (b.reshape(b.slice_axis(pair, 0, i, i + 1), dims) for i in range(2))
+    node = b.sqrt(b.log(1.0 - u) * -2.0) * b.unary("cos", v * (2 * math.pi))
+    return Tensor(node, labels)
+
+
+# -- static ---------------------------------------------------------------------------------------
+
+
+def _range(site: Site, *bounds: Value) -> Value:
+    numbers = [as_dim(v) for v in bounds]
+    if not 1 <= len(numbers) <= 3 or any(n is None or isinstance(n, SymDim) for n in numbers):
+        raise site.wrong("takes one to three whole numbers")
+    if len(numbers) == 3 and numbers[2] == 0:
+        raise site.wrong("the step can't be 0")
+    result = range(*numbers)  # type: ignore[arg-type]
+    if len(result) > 100_000:
+        raise site.wrong("the range is too long to unroll", found=f"{len(result)} numbers")
+    return list(result)
+
+
+def _len(site: Site, items: Value) -> Value:
+    if not isinstance(items, list | tuple):
+        raise site.wrong("counts the items of a list", found=describe(items))
+    return len(items)
+
+
+def _is_label(site: Site, x: Value) -> Value:
+    return isinstance(x, Tensor) and x.classes is not None
+
+
+def _is_tensor(site: Site, x: Value) -> Value:
+    return isinstance(x, Tensor)
+
+
+def _is_float(site: Site, x: Value) -> Value:
+    return isinstance(x, Tensor) and x.type.dtype.kind == "float"
+
+
+def _is_list(site: Site, x: Value) -> Value:
+    return isinstance(x, list | tuple)
+
+
+def _classes(site: Site, x: Value) -> Value:
+    if not isinstance(x, Tensor) or x.classes is None:
+        raise site.wrong("takes class labels", found=describe(x))
+    return x.classes
+
+
+def _grad(site: Site, expression: Value, wrt: Value) -> Value:
+    """The gradient of a scalar with respect to a tensor, or to each of a list."""
+    loss = site.tensor(expression)
+    if loss.rank:
+        raise site.wrong(
+            "differentiates a scalar", found=shape_text(loss), hint="sum or average it first"
+        )
+    targets = wrt if isinstance(wrt, list | tuple) else [wrt]
+    tensors = [site.tensor(t) for t in targets]
+    nodes = differentiate(loss.node, [t.node for t in tensors])
+    found = [Tensor(n, t.axes) for n, t in zip(nodes, tensors, strict=True)]
+    return found if isinstance(wrt, list | tuple) else found[0]
+
+
+def _fail(
+    site: Site,
+    message: Value,
+    expected: Value = None,
+    found: Value = None,
+    hint: Value = None,
+) -> Value:
+    """Stop with an error of one's own; `expected` and `found` may be values to describe."""
+    facts = (v if v is None or isinstance(v, str) else describe(v) for v in (expected, found, hint))
+    raise CompileError(str(message), site.span, *facts)
+
+
+_TABLE: dict[str, Callable[..., Value]] = {
+    **{name: _unary(op, static) for name, (op, static) in _UNARY.items()},
+    "max": _extreme("max", max),
+    "min": _extreme("min", min),
+    "where": _where,
+    "float": _float,
+    "int": _int,
+    "cast": _cast,
+    "sum": _reduce("sum"),
+    "prod": _reduce("prod"),
+    "all": _reduce("and"),
+    "any": _reduce("or"),
+    "mean": _mean,
+    "arg_max": _arg("arg_max"),
+    "arg_min": _arg("arg_min"),
+    "count": _count,
+    "shape": _shape,
+    "rank": _rank,
+    "size": _size,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "broadcast": _broadcast,
+    "concat": _concat,
+    "stack": _stack,
+    "pad": _pad,
+    "reverse": _reverse,
+    "convolve": _convolve,
+    "window_max": _window("max"),
+    "window_min": _window("min"),
+    "window_sum": _window("sum"),
+    "take": _take,
+    "pick": _pick,
+    "one_hot": _one_hot,
+    "sort": _along("sort", descending=False),
+    "arg_sort": _along("arg_sort", descending=False),
+    "cumsum": _along("cumsum", reverse=False),
+    "top_k": _top_k,
+    "zeros": _filled(0.0),
+    "ones": _filled(1.0),
+    "arange": _arange,
+    "uniform": _uniform,
+    "normal": _normal,
+    "range": _range,
+    "len": _len,
+    "is_label": _is_label,
+    "is_tensor": _is_tensor,
+    "is_float": _is_float,
+    "is_list": _is_list,
+    "classes": _classes,
+    "grad": _grad,
+    "fail": _fail,
+}
+
+
+def _parameters(call: Callable[..., Value]) -> tuple[str, ...]:
+    """The argument names: `*name` takes any number, `name=` may be left out."""
+    names = []
+    for p in list(inspect.signature(call).parameters.values())[1:]:
+        star = "*" if p.kind is inspect.Parameter.VAR_POSITIONAL else ""
+        names.append(f"{star}{p.name}{'=' if p.default is not p.empty else ''}")
+    return tuple(names)
+
+
+BUILTINS: dict[str, Builtin] = {
+    name: Builtin(name, _parameters(call), call, inspect.getdoc(call) or "")
+    for name, call in _TABLE.items()
+}

@@ -1,0 +1,119 @@
+"""Library calls kept whole: a `call` node with the body as its own graph.
+
+A backend that has the function takes the call as it is; everyone else gets the body inlined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from weft.compiler import builder as b
+from weft.compiler.errors import CompileError
+from weft.compiler.graph import Graph, Node, make, substitute, topological
+from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.modules import Scope
+from weft.frontends.dsl.signatures import unit_values
+from weft.frontends.dsl.values import Closure, Tensor, Value, describe, unlabelled
+
+if TYPE_CHECKING:
+    from weft.frontends.dsl.interpreter import Interpreter
+
+
+def wrap(
+    interpreter: Interpreter, function: Closure, scope: Scope, values: Mapping[str, Value]
+) -> Value:
+    """The body's value: one `call` node where it can be one, else the body's nodes."""
+    tensors = {name: v for name, v in values.items() if isinstance(v, Tensor)}
+    formal = {name: b.input_(name, t.type) for name, t in tensors.items()}
+    for name, tensor in tensors.items():
+        scope.values[name] = Tensor(formal[name], tensor.axes, tensor.classes)
+    updates, bound = dict(interpreter.updates), dict(scope.values)
+    result = interpreter.body(function.decl.body, scope)
+    actual = {formal[name]: tensor.node for name, tensor in tensors.items()}
+    changed = [k for k, v in interpreter.updates.items() if updates.get(k) is not v]
+    if not isinstance(result, Tensor) or changed or not tensors or result.node in actual:
+        for name in changed:
+            node = substitute([interpreter.updates[name]], actual)[0]
+            interpreter.updates[name] = interpreter.current[name] = node
+        return _replace(result, actual)
+    captured = [n for n in topological([result.node]) if n.op.name == "input" and n not in actual]
+    prefix = f"{scope.frame.path}." if scope.frame else ""
+    names = {n: n.name.removeprefix(prefix) for n in captured}
+    taken = {*formal}
+    local = {}
+    for node in captured:
+        name = names[node] if names[node] not in taken else node.name
+        taken.add(name)
+        local[node] = b.input_(name, node.type)
+    body = substitute([result.node], local)[0]
+    graph = Graph(function.name, (*formal.values(), *local.values()), (body,))
+    node = make(
+        "call",
+        *actual.values(),
+        *captured,
+        name=function.name,
+        body=graph,
+        config=tuple(sorted(unit_values(values).items())),
+        gradient=_gradient(interpreter, function, scope, bound, formal, result, len(captured)),
+    )
+    return Tensor(node, result.axes, result.classes)
+
+
+def _replace(value: Value, actual: Mapping[Node, Node]) -> Value:
+    if isinstance(value, Tensor):
+        return Tensor(substitute([value.node], actual)[0], value.axes, value.classes)
+    if isinstance(value, list | tuple):
+        return type(value)(_replace(v, actual) for v in value)
+    return value
+
+
+def _gradient(
+    interpreter: Interpreter,
+    function: Closure,
+    outer: Scope,
+    bound: Mapping[str, Value],
+    formal: Mapping[str, Node],
+    result: Tensor,
+    captured: int,
+) -> Graph | None:
+    """The stated gradient as a graph from the arguments and the result's cotangent."""
+    clause = function.decl.gradient if isinstance(function.decl, s.FnDecl) else None
+    if clause is None:
+        return None
+    if captured:
+        raise CompileError(
+            f"`{function.name}` states its gradient, so it can use its arguments only",
+            clause.span,
+        )
+    scope = Scope(function.module, dict(bound))
+    scope.labels = outer.labels
+    cotangent = b.input_(f"{clause.parameter}'", result.type)
+    scope.values[clause.parameter] = Tensor(cotangent, result.axes)
+    value = interpreter.block(clause.body, scope)
+    parts = list(value) if isinstance(value, tuple | list) else [value]
+    if len(parts) != len(formal):
+        raise CompileError(
+            f"the gradient of `{function.name}` has one value for each tensor argument",
+            clause.span,
+            expected=f"{len(formal)}: {', '.join(formal)}",
+            found=f"{len(parts)}",
+        )
+    nodes = []
+    for part, (name, node) in zip(parts, formal.items(), strict=True):
+        tensor = part if isinstance(part, Tensor) else None
+        if tensor is None and node.type.rank == 0:
+            tensor = interpreter.tensor(part, node.type.dtype, clause.span)
+        if tensor is None:
+            tensor = unlabelled(b.zeros(node.type)) if part == 0 else None
+        if tensor is None or tensor.type != node.type:
+            raise CompileError(
+                f"the gradient for `{name}` has another type than `{name}`",
+                clause.span,
+                expected=str(node.type),
+                found=describe(part),
+            )
+        nodes.append(tensor.node)
+    return Graph(
+        f"{function.name}_gradient", (*formal.values(), cotangent), tuple(nodes), tuple(formal)
+    )

@@ -1,0 +1,257 @@
+"""`data` blocks: columns of a source, prepared into typed fields, split into parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from weft.compiler import builder as b
+from weft.compiler.errors import CompileError, Note, RunError, Span, did_you_mean, one_of
+from weft.compiler.graph import Graph, Node
+from weft.compiler.program import DataSpec, Field
+from weft.compiler.types import DTYPES, I64, TensorType
+from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.interpreter import Interpreter
+from weft.frontends.dsl.modules import Module, Scope
+from weft.frontends.dsl.registry import SEED, STEP
+from weft.frontends.dsl.signatures import dimension_text, type_text, unknown_type
+from weft.frontends.dsl.values import (
+    Dataset,
+    Label,
+    Quantity,
+    Tensor,
+    Value,
+    as_dim,
+    describe,
+    is_number,
+    shape_text,
+)
+
+SPLITS = ("train", "valid", "test")
+RESERVED = (SEED, STEP, "batch", *SPLITS)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a source turned out to hold: the type of one example's columns, examples by split."""
+
+    columns: Mapping[str, TensorType]
+    examples: Mapping[str, int]
+
+
+class DataProvider(Protocol):
+    """Opens sources: the runtime's part, given to the front end so that it can check."""
+
+    def open(
+        self,
+        data: str,
+        source: str,
+        arguments: tuple[Any, ...],
+        options: Mapping[str, Any],
+        split: Mapping[str, float | int],
+    ) -> Opened: ...
+
+
+def elaborate_data(
+    interpreter: Interpreter, module: Module, decl: s.DataDecl, provider: DataProvider
+) -> Dataset:
+    """The data set a `data` block declares; opens its source to check the fields' types."""
+    settings = {}
+    for setting in decl.settings:
+        if setting.key not in ("source", "split"):
+            raise CompileError(
+                f"`data` has no setting `{setting.key}`",
+                setting.key_span,
+                expected="`source` or `split`; a field has a type: `x: f32[64] = ...`",
+                hint=did_you_mean(setting.key, ["source", "split"]),
+            )
+        if setting.key in settings:
+            raise CompileError(f"`{setting.key}` is set twice", setting.key_span)
+        settings[setting.key] = setting
+    if "source" not in settings:
+        raise CompileError(
+            f"`{decl.name}` has no source",
+            decl.name_span,
+            expected='a line such as `source = embedded("digits")`',
+        )
+    scope = Scope(module)
+    split = _split(interpreter, settings.get("split"), scope)
+    source, arguments, options = _source(interpreter, settings["source"], scope)
+    try:
+        opened = provider.open(decl.name, source, arguments, options, split)
+    except RunError as error:
+        d = error.diagnostic
+        place = settings["source"].value.span
+        if "split" in settings and "split" in d.message:
+            place = settings["split"].value.span
+        raise CompileError(
+            d.message, place, expected=d.expected, found=d.found, hint=d.hint, notes=d.notes
+        ) from None
+    columns = {
+        name: b.input_(name, TensorType(t.dtype, (interpreter.registry.batch_size, *t.shape)))
+        for name, t in opened.columns.items()
+    }
+    fields, outputs = [], {}
+    for declared in decl.fields:
+        if declared.name in outputs or declared.name in RESERVED:
+            twice = declared.name in outputs
+            raise CompileError(
+                f"the field `{declared.name}` is declared twice"
+                if twice
+                else f"a field can't be called `{declared.name}`",
+                declared.span,
+                hint="give it another name",
+            )
+        field, node = _field(interpreter, module, declared, columns)
+        fields.append(field)
+        outputs[field.name] = node
+    if not fields:
+        raise CompileError(
+            f"`{decl.name}` has no fields",
+            decl.name_span,
+            expected="a line such as `x: f32[64] = features`",
+            found=f"columns {one_of(columns)}",
+        )
+    prepare = Graph("prepare", tuple(columns.values()), tuple(outputs.values()), tuple(outputs))
+    spec = DataSpec(decl.name, source, arguments, options, tuple(fields), prepare, split, decl.span)
+    return Dataset(decl.name, spec, opened.examples)
+
+
+def _source(
+    interpreter: Interpreter, setting: s.Setting, scope: Scope
+) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    call = setting.value
+    if not isinstance(call, s.Call) or not isinstance(call.function, s.Name):
+        raise CompileError(
+            "a source is a call",
+            call.span,
+            expected='such as `embedded("digits")` or `csv("points.csv")`',
+        )
+    positional, options = [], {}
+    for argument in call.arguments:
+        value = interpreter.evaluate(argument.value, scope)
+        if not isinstance(value, bool | int | float | str):
+            raise CompileError(
+                "a source takes texts and numbers", argument.span, found=describe(value)
+            )
+        if argument.name is None:
+            positional.append(value)
+        else:
+            options[argument.name] = value
+    return call.function.identifier, tuple(positional), options
+
+
+def _split(
+    interpreter: Interpreter, setting: s.Setting | None, scope: Scope
+) -> dict[str, float | int]:
+    """Fractions (from `80%` or 0.8) or counts, by part; everything trains when nothing is said."""
+    if setting is None:
+        return {"train": 1.0}
+    record = setting.value
+    if not isinstance(record, s.Record):
+        raise CompileError(
+            "a split is a record",
+            record.span,
+            expected="such as `{ train: 80%, valid: 10%, test: 10% }`",
+        )
+    parts: dict[str, float | int] = {}
+    for entry in record.entries:
+        if entry.name not in SPLITS:
+            raise CompileError(
+                f"there is no part `{entry.name}`",
+                entry.span,
+                expected=one_of(SPLITS),
+                hint=did_you_mean(entry.name, SPLITS),
+            )
+        value = interpreter.evaluate(entry.value, scope)
+        if isinstance(value, Quantity) and value.unit == "%":
+            value = value.value / 100
+        if not is_number(value) or value < 0:
+            raise CompileError(
+                f"`{entry.name}` is a share or a number of examples",
+                entry.value.span,
+                expected="such as `80%` or `1000`",
+                found=describe(value),
+            )
+        parts[entry.name] = value
+    if "train" not in parts:
+        raise CompileError("the split has no part `train`", record.span)
+    return parts
+
+
+def _field(
+    interpreter: Interpreter, module: Module, declared: s.FieldDecl, columns: Mapping[str, Node]
+) -> tuple[Field, Node]:
+    registry = interpreter.registry
+    scope = Scope(module)
+    for name, node in columns.items():
+        axes: tuple[Label | None, ...] = (registry.batch_label, *(None,) * (node.type.rank - 1))
+        scope.values[name] = Tensor(node, axes)
+    try:
+        value = interpreter.evaluate(declared.value, scope)
+    except CompileError as error:
+        d = error.diagnostic
+        if "is not defined" not in d.message:
+            raise
+        name = d.message.split("`")[1]
+        raise CompileError(
+            f"the source has no column `{name}`",
+            d.span,
+            expected=one_of(columns),
+            hint=did_you_mean(name, columns) or d.hint,
+        ) from None
+    tensor = interpreter.tensor(value, registry.float_type, declared.value.span)
+    base = declared.type.base
+    dims = [_static_dim(interpreter, d, scope) for d in declared.type.dims or ()]
+    classes: int | None = None
+    if base == "class":
+        if len(dims) != 1:
+            raise CompileError(
+                "a class label says how many classes there are",
+                declared.type.span,
+                expected="such as `class[10]`",
+            )
+        classes, dims, dtype = dims[0], [], I64
+        if tensor.type.dtype.kind == "float":
+            raise CompileError(
+                f"`{declared.name}` is a class label, which is a whole number",
+                declared.value.span,
+                found=shape_text(tensor),
+                hint="convert it with `int(...)`, or declare the field as `f32`",
+            )
+    elif base in ("float", "f32"):
+        dtype = registry.float_type
+    elif base in DTYPES:
+        dtype = DTYPES[base]
+    else:
+        raise unknown_type(declared.type)
+    if tensor.type.shape != (registry.batch_size, *dims):
+        whole_batch = tensor.type.shape[:1] == (registry.batch_size,)
+        one = tensor.type.with_shape(tensor.type.shape[1:]) if whole_batch else tensor.type
+        raise CompileError(
+            f"`{declared.name}` has another shape than its type says",
+            declared.value.span,
+            expected=f"{type_text(declared.type)} for each example",
+            found=str(one),
+            notes=[Note(f"declared as `{type_text(declared.type)}`", declared.type.span)],
+        )
+    field = Field(declared.name, TensorType(dtype, tuple(dims)), classes, declared.span)
+    return field, b.cast(tensor.node, dtype)
+
+
+def _static_dim(interpreter: Interpreter, dim: s.Expression, scope: Scope) -> int:
+    value: Value = interpreter.evaluate(dim, scope)
+    size = as_dim(value)
+    if not isinstance(size, int) or size < 1:
+        raise CompileError(
+            f"the size `{dimension_text(dim)}` of a field is a positive whole number",
+            dim.span,
+            found=describe(value),
+        )
+    return size
+
+
+def field_tensor(field: Field, node: Node, label: Label) -> Tensor:
+    """A field as `train` sees it: with the leading axis `batch`."""
+    return Tensor(node, (label, *(None,) * field.type.rank), field.classes)

@@ -1,0 +1,208 @@
+"""From a parsed spec to what the compiler takes: an `Experiment`, or the graph of one function.
+
+Source -> modules (files, imports, library) -> declarations by name -> passes over `train`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from weft.compiler import builder as b
+from weft.compiler.errors import CompileError, Source, Span, did_you_mean, one_of
+from weft.compiler.graph import Graph, topological
+from weft.compiler.program import Experiment
+from weft.compiler.types import F32, DType, TensorType
+from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.builtins import BUILTINS
+from weft.frontends.dsl.data import DataProvider, elaborate_data
+from weft.frontends.dsl.interpreter import Interpreter
+from weft.frontends.dsl.modules import Module, Scope, load_module
+from weft.frontends.dsl.registry import Registry
+from weft.frontends.dsl.signatures import Given, assign
+from weft.frontends.dsl.training import Train
+from weft.frontends.dsl.values import Closure, Model, Tensor, Value, describe, unlabelled
+
+
+class Declarations:
+    """Values of top-level declarations, each made once, when first asked for."""
+
+    def __init__(
+        self,
+        overrides: Mapping[str, Value] | None = None,
+        provider: DataProvider | None = None,
+    ) -> None:
+        self.provider = provider
+        self.overrides = dict(overrides or {})
+        self.used: set[str] = set()
+        self.values: dict[tuple[int, str], Value] = {}
+        self.open: list[s.Declaration] = []
+
+    def __call__(
+        self, interpreter: Interpreter, module: Module, declaration: s.Declaration, name: str
+    ) -> Value:
+        key = (id(declaration), name)
+        if key not in self.values:
+            if declaration in self.open:
+                raise CompileError(
+                    f"`{name}` is defined by itself", declaration.span, hint="break the circle"
+                )
+            self.open.append(declaration)
+            try:
+                self.values[key] = self._make(interpreter, module, declaration, name)
+            finally:
+                self.open.pop()
+        return self.values[key]
+
+    def _make(
+        self, interpreter: Interpreter, module: Module, declaration: s.Declaration, name: str
+    ) -> Value:
+        match declaration:
+            case s.LetDecl():
+                return self._let(interpreter, module, declaration, name)
+            case s.ModelDecl():
+                return self._model(interpreter, module, declaration)
+            case s.DataDecl() if self.provider is not None:
+                return elaborate_data(interpreter, module, declaration, self.provider)
+            case s.DataDecl():
+                raise CompileError("data can't be used here", declaration.name_span)
+        raise CompileError(f"`{name}` is not a value", declaration.span)
+
+    def _let(
+        self, interpreter: Interpreter, module: Module, declaration: s.LetDecl, name: str
+    ) -> Value:
+        if name in self.overrides:
+            self.used.add(name)
+            return self.overrides[name]
+        value = interpreter.evaluate(declaration.value, Scope(module))
+        if len(declaration.targets) == 1:
+            return value
+        if not isinstance(value, list | tuple) or len(value) != len(declaration.targets):
+            raise CompileError(
+                f"{len(declaration.targets)} names need as many values",
+                declaration.value.span,
+                found=describe(value),
+            )
+        names = [t.identifier for t in declaration.targets]
+        return value[names.index(name)]
+
+    def _model(self, interpreter: Interpreter, module: Module, declaration: s.ModelDecl) -> Value:
+        call = declaration.value
+        scope = Scope(module)
+        function = interpreter.evaluate(call.function if isinstance(call, s.Call) else call, scope)
+        if not isinstance(function, Closure) or function.kind != "layer":
+            raise CompileError(
+                f"`{declaration.name}` is no layer with its settings",
+                call.span,
+                expected="`model name = layer(settings)`",
+                found=describe(function),
+            )
+        parameters = function.decl.parameters or ()
+        settings: dict[str, Value] = {}
+        if isinstance(call, s.Call):
+            rest = [p for p in parameters if p.type is None or p.type.dims is None]
+            given = []
+            for a in call.arguments:
+                given.append(Given(a.name, interpreter.evaluate(a.value, scope), a.value.span))
+            bound = assign(function.name, rest, given, call.span)
+            settings = {k: g.value for k, g in bound.items()}
+        for name in [p.name for p in parameters]:
+            if name in self.overrides and name not in module.declarations:
+                self.used.add(name)
+                settings[name] = self.overrides[name]
+        return Model(declaration.name, function, settings, declaration)
+
+    def check_overrides(self, known: Sequence[str]) -> None:
+        """An override that nothing took is a mistake."""
+        for name in self.overrides:
+            if name not in self.used:
+                raise CompileError(
+                    f"nothing to set is called `{name}`",
+                    expected=one_of(sorted(set(known))) if known else "a top-level `let`",
+                    hint=did_you_mean(name, known),
+                )
+
+
+def elaborate(
+    source: Source,
+    provider: DataProvider,
+    base: Path | None = None,
+    overrides: Mapping[str, Value] | None = None,
+) -> Experiment:
+    """The experiment of a spec with one `train` block.
+
+    `overrides` sets top-level `let`s, arguments of models, and the settings of `train` that are
+    numbers or names (`--set hidden=512`).
+    """
+    module, unnamed = load_module(source, base)
+    trains = [d for d in unnamed if isinstance(d, s.TrainDecl)]
+    if len(trains) != 1:
+        raise CompileError(
+            "the spec has no `train` block" if not trains else "the spec has two `train` blocks",
+            trains[1].span if trains else None,
+            expected="one `train { ... }`",
+            found=f"`{source.name}`" if not trains else None,
+        )
+    declarations = Declarations(overrides, provider)
+    registry = Registry()
+    scalars = {k: v for k, v in declarations.overrides.items() if k in OVERRIDABLE}
+    declarations.used |= set(scalars)
+    name = trains[0].name or Path(source.name).stem
+    train = Train(trains[0], module, registry, declarations, name, scalars)
+    experiment = train.experiment()
+    declarations.check_overrides(_overridable(module))
+    return experiment
+
+
+OVERRIDABLE = ("epochs", "steps", "seed", "precision")
+
+
+def _overridable(module: Module) -> list[str]:
+    names = [*OVERRIDABLE]
+    for name, declaration in module.declarations.items():
+        if isinstance(declaration, s.LetDecl):
+            names.append(name)
+        if isinstance(declaration, s.ModelDecl) and isinstance(declaration.value, s.Call):
+            function = declaration.value.function
+            layer = module.find(function.identifier) if isinstance(function, s.Name) else None
+            if layer and isinstance(layer[1], s.LayerDecl):
+                names += [p.name for p in layer[1].parameters if p.type is None or not p.type.dims]
+    return names
+
+
+def elaborate_function(
+    source: Source,
+    name: str,
+    arguments: Sequence[TensorType],
+    base: Path | None = None,
+    float_type: DType = F32,
+) -> Graph:
+    """The graph of one `fn` of a spec, for arguments of the given types."""
+    module, _ = load_module(source, base)
+    registry = Registry(float_type=float_type)
+    interpreter = Interpreter(registry, BUILTINS, training=True, resolve=Declarations())
+    interpreter.statement = name
+    found = interpreter.lookup(name, Scope(module), _whole(source))
+    if not isinstance(found, Closure) or found.kind not in ("fn", "layer"):
+        raise CompileError(
+            f"`{name}` is not a function", expected="the name of a `fn`", found=describe(found)
+        )
+    names = [p.name for p in found.decl.parameters or ()]
+    nodes = [
+        b.input_(names[i] if i < len(names) else f"argument{i}", t) for i, t in enumerate(arguments)
+    ]
+    given = [Given(None, unlabelled(n), found.decl.name_span) for n in nodes]
+    result = interpreter.call(found, given, found.decl.name_span)
+    parts = list(result) if isinstance(result, list | tuple) else [result]
+    outputs = [interpreter.tensor(p, float_type, found.decl.span) for p in parts]
+    inputs = [*nodes, *_others(outputs, nodes)]
+    return Graph(name, tuple(inputs), tuple(t.node for t in outputs))
+
+
+def _others(outputs: Sequence[Tensor], nodes: Sequence[object]) -> list[Value]:
+    reached = topological([t.node for t in outputs])
+    return [n for n in reached if n.op.name == "input" and n not in nodes]
+
+
+def _whole(source: Source) -> Span:
+    return Span(source, 0, 0)

@@ -1,0 +1,888 @@
+"""Elaboration: a body is evaluated once, with tensors as graph nodes, and so becomes a graph.
+
+Static things (numbers, lists, `for`, `if`) happen here and now; operations on tensors build nodes.
+One interpreter is one pass over the spec: training or evaluation.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from weft.compiler import builder as b
+from weft.compiler.errors import CompileError, Note, Span, did_you_mean, one_of
+from weft.compiler.graph import Node, locate
+from weft.compiler.program import State
+from weft.compiler.type_rules import TypeRuleError
+from weft.compiler.types import DTYPES, DType, SymDim, TensorType
+from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.axes import align
+from weft.frontends.dsl.builtins import call_builtin
+from weft.frontends.dsl.composite import wrap
+from weft.frontends.dsl.indexing import index
+from weft.frontends.dsl.modules import Frame, Module, Scope, library
+from weft.frontends.dsl.products import matmul
+from weft.frontends.dsl.registry import STEP, Registry, fans, static_sizes
+from weft.frontends.dsl.signatures import Binding, Given, assign, dimension_text, unknown_type
+from weft.frontends.dsl.values import (
+    KINDS,
+    Axis,
+    Builtin,
+    Closure,
+    Dataset,
+    Label,
+    Model,
+    Partial,
+    Quantity,
+    Splits,
+    Tensor,
+    Value,
+    as_dim,
+    describe,
+    is_number,
+    shape_text,
+    unlabelled,
+)
+
+MAX_CALLS = 200
+_BATCH = ("size", "shuffle", "drop_last")
+
+
+class Absent:
+    """A parameter whose `when` condition is false: arithmetic with it leaves the other operand."""
+
+
+ABSENT = Absent()
+
+_STATIC: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "^": operator.pow,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+_TENSOR = {
+    "+": "add",
+    "-": "subtract",
+    "*": "multiply",
+    "/": "divide",
+    "//": "floor_divide",
+    "%": "remainder",
+    "^": "power",
+    "==": "equal",
+    "!=": "not_equal",
+    "<": "less",
+    "<=": "less_equal",
+    ">": "greater",
+    ">=": "greater_equal",
+}
+
+
+class Interpreter:
+    """Evaluates expressions, bodies and calls of one pass."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        builtins: Mapping[str, Builtin],
+        training: bool = True,
+        resolve: Callable[[Interpreter, Module, s.Declaration, str], Value] | None = None,
+    ) -> None:
+        self.registry = registry
+        self.builtins = builtins
+        self.training = training
+        self.resolve_declaration = resolve
+        self.current: dict[str, Node] = {}  # states as this point of the pass sees them
+        self.updates: dict[str, Node] = {}
+        self.statement = ""  # names the draws of this statement
+        self.draws: dict[str, int] = {}
+        self.site: Span | None = None  # the user's call that library code runs for
+        self.depth = 0
+        self.composites = True
+        self.init: tuple[TensorType, str] | None = None  # what is being drawn, and its stream
+        self.slot_type: TensorType | None = None  # the type of an optimiser's slots
+        self.memo: dict[tuple[object, ...], tuple[tuple[Value, ...], Value]] = {}
+        self._evaluate: dict[type, Callable[[Any, Scope], Value]] = {
+            s.Number: lambda e, _: e.value,
+            s.Quantity: lambda e, _: Quantity(e.value, e.unit),
+            s.String: lambda e, _: e.value,
+            s.Boolean: lambda e, _: e.value,
+            s.Name: self._name,
+            s.Attribute: self._attribute,
+            s.Call: self._call,
+            s.Pipe: self._pipe,
+            s.Index: self._index,
+            s.ListExpr: self._list,
+            s.Record: lambda e, scope: {i.name: self.evaluate(i.value, scope) for i in e.entries},
+            s.TupleExpr: lambda e, scope: tuple(self.evaluate(i, scope) for i in e.items),
+            s.Unary: self._unary,
+            s.Binary: self._binary,
+            s.If: self._if,
+            s.When: self._when,
+        }
+        self._execute: dict[type, Callable[[Any, Scope], Value]] = {
+            s.ExprStatement: lambda st, scope: self.evaluate(st.value, scope),
+            s.Let: self._let,
+            s.Rebind: self._rebind,
+            s.Update: self._update,
+            s.Param: self._param,
+            s.StateDecl: self._state,
+            s.For: self._for,
+        }
+
+    # -- expressions ------------------------------------------------------------------------------
+
+    def evaluate(self, expression: s.Expression, scope: Scope) -> Value:
+        """The value of an expression; nodes that it builds get its place."""
+        handler = self._evaluate.get(type(expression))
+        if handler is None:
+            raise CompileError("this can't stand here", expression.span)
+        try:
+            value = handler(expression, scope)
+        except TypeRuleError as error:
+            raise CompileError(str(error), expression.span) from None
+        if isinstance(value, Tensor):
+            locate(value.node, self.site or expression.span)
+        return value
+
+    def tensor(self, value: Value, like: DType, span: Span) -> Tensor:
+        """The value as a tensor; numbers and sizes become scalars of type `like`."""
+        if isinstance(value, Tensor):
+            return value
+        value = self._materialize(value, span)
+        if isinstance(value, Tensor):
+            return value
+        dim = as_dim(value)
+        if isinstance(dim, SymDim):
+            return unlabelled(b.size_of([dim], like))
+        if dim is not None:
+            value = dim
+        if isinstance(value, bool) or is_number(value):
+            if isinstance(value, float) and like.kind in ("int", "uint") and value != int(value):
+                raise CompileError(
+                    f"{value} meets a tensor of whole numbers",
+                    span,
+                    expected=f"a value of type {like}",
+                    hint="convert the tensor with `float(x)`",
+                )
+            return unlabelled(b.constant(value, like))
+        raise CompileError("a tensor or a number is needed here", span, found=describe(value))
+
+    def _name(self, e: s.Name, scope: Scope) -> Value:
+        holder = scope.holder(e.identifier)
+        if holder is not None:
+            value = holder.values[e.identifier]
+            return value() if isinstance(value, Lazy) else value
+        return self.lookup(e.identifier, scope, e.span)
+
+    def lookup(self, name: str, scope: Scope, span: Span) -> Value:
+        """A name that no body binds: a declaration, a library or built-in function, a type."""
+        for module in dict.fromkeys((scope.module, library())):
+            found = module.find(name)
+            if found:
+                return self._declared(found[0], found[1], name)
+        if name in self.builtins:
+            return self.builtins[name]
+        if name in DTYPES:
+            return self.registry.float_type if name == "f32" else DTYPES[name]
+        known = [*scope.names(), *scope.module.names(), *library().names(), *self.builtins]
+        raise CompileError(
+            f"`{name}` is not defined", span, found=f"`{name}`", hint=did_you_mean(name, known)
+        )
+
+    def _declared(self, module: Module, declaration: s.Declaration, name: str) -> Value:
+        if isinstance(declaration, tuple(KINDS)):
+            return Closure(declaration, module)  # type: ignore[arg-type]
+        assert self.resolve_declaration is not None
+        return self.resolve_declaration(self, module, declaration, name)
+
+    def _attribute(self, e: s.Attribute, scope: Scope) -> Value:
+        return self.attribute(self.evaluate(e.value, scope), e.name, e.span)
+
+    def attribute(self, value: Value, name: str, span: Span) -> Value:
+        known: list[str] = []
+        if isinstance(value, Model):
+            known = ["parameters", "weights"]
+            if name in known:
+                return self._parameters(value, name, span)
+        elif isinstance(value, dict):
+            known = list(value)
+            if name in value:
+                return value[name]
+        elif isinstance(value, Splits):
+            return value.attributes_of(name)
+        raise CompileError(
+            f"{describe(value)} has no `{name}`",
+            span,
+            expected=one_of(known) if known else None,
+            hint=did_you_mean(name, known),
+        )
+
+    def _parameters(self, model: Model, which: str, span: Span) -> list[Tensor]:
+        names = [n for n in model.states if self.registry.states[n].role == "parameter"]
+        if not names:
+            raise CompileError(
+                f"`{model.name}` has no parameters yet",
+                span,
+                hint=f"a model gets them when it is first called: use `{model.name}(x)` before",
+            )
+        nodes = [self.read(n) for n in names]
+        smallest = 2 if which == "weights" else 0
+        return [unlabelled(n) for n in nodes if n.type.rank >= smallest]
+
+    def read(self, state: str) -> Node:
+        """A state as this point of the pass sees it."""
+        return self.current.get(state, self.registry.inputs[state])
+
+    def _list(self, e: s.ListExpr, scope: Scope) -> Value:
+        items: list[Value] = []
+        for item in e.items:
+            if isinstance(item, s.Spread):
+                items.extend(self._spread(item, scope))
+            else:
+                items.append(self.evaluate(item, scope))
+        return items
+
+    def _spread(self, e: s.Spread, scope: Scope) -> list[Value]:
+        value = self._name(s.Name(e.name, span=e.span), scope)
+        if not isinstance(value, list | tuple):
+            raise CompileError(
+                f"`...{e.name}` spreads a list", e.span, expected="a list", found=describe(value)
+            )
+        return list(value)
+
+    def _index(self, e: s.Index, scope: Scope) -> Value:
+        value = self.evaluate(e.value, scope)
+        items: list[Value] = []
+        for item in e.items:
+            if isinstance(item, s.Dots):
+                items.append(...)
+            elif isinstance(item, s.Slice):
+                parts = (item.start, item.stop, item.step)
+                items.append(
+                    slice(*(None if p is None else self.evaluate(p, scope) for p in parts))
+                )
+            else:
+                items.append(self.evaluate(item, scope))
+        return index(value, items, e.span)
+
+    def _unary(self, e: s.Unary, scope: Scope) -> Value:
+        value = self.evaluate(e.operand, scope)
+        if e.op == "not":
+            if isinstance(value, Tensor) and value.type.dtype.kind == "bool":
+                return Tensor(b.unary("not", value.node), value.axes)
+            if isinstance(value, bool):
+                return not value
+            raise CompileError("`not` takes a bool", e.span, found=describe(value))
+        if isinstance(value, Quantity):
+            return Quantity(-value.value, value.unit)
+        dim = as_dim(value)
+        if dim is not None or is_number(value):
+            return -(value if dim is None else dim)
+        tensor = self.tensor(value, self.registry.float_type, e.span)
+        return Tensor(-tensor.node, tensor.axes)
+
+    def _binary(self, e: s.Binary, scope: Scope) -> Value:
+        if e.op in ("and", "or"):
+            return self._logic(e, scope)
+        left, right = self.evaluate(e.left, scope), self.evaluate(e.right, scope)
+        if left is ABSENT or right is ABSENT:
+            return right if left is ABSENT else left
+        if e.op == "@":
+            return self._matmul(left, right, e)
+        if not isinstance(left, Tensor) and not isinstance(right, Tensor):
+            result = self._static(e, left, right)
+            if result is not NotImplemented:
+                return result
+        return self.elementwise(_TENSOR[e.op], left, right, e.span, f"`{e.op}`")
+
+    def _logic(self, e: s.Binary, scope: Scope) -> Value:
+        left = self.evaluate(e.left, scope)
+        if isinstance(left, bool):
+            if left == (e.op == "or"):
+                return left
+            return self.evaluate(e.right, scope)
+        right = self.evaluate(e.right, scope)
+        return self.elementwise(e.op, left, right, e.span, f"`{e.op}`")
+
+    def _static(self, e: s.Binary, left: Value, right: Value) -> Value:
+        """Arithmetic of numbers, sizes, lists and texts; NotImplemented for anything else."""
+        if e.op == "+" and isinstance(left, list) and isinstance(right, list):
+            return left + right
+        if e.op in ("==", "!="):
+            return (_sizes(left) == _sizes(right)) == (e.op == "==")
+        if isinstance(left, Quantity) or isinstance(right, Quantity):
+            raise CompileError(
+                "a quantity with a unit is no plain number",
+                e.span,
+                expected="a number",
+                found=describe(left if isinstance(left, Quantity) else right),
+                hint="leave the unit out, or pass it to an argument that takes a duration",
+            )
+        a = as_dim(left) if not isinstance(left, float) else left
+        c = as_dim(right) if not isinstance(right, float) else right
+        if a is None or c is None:
+            return NotImplemented
+        if isinstance(a, SymDim) or isinstance(c, SymDim):
+            if e.op not in ("+", "-", "*", "//") or isinstance(a, float) or isinstance(c, float):
+                return NotImplemented
+        try:
+            result = _STATIC[e.op](a, c)
+        except ZeroDivisionError:
+            raise CompileError("division by zero", e.span) from None
+        except (OverflowError, ValueError) as error:
+            raise CompileError(f"this can't be computed: {error}", e.span) from None
+        if isinstance(result, complex):
+            raise CompileError("a fractional power of a negative number", e.span)
+        if isinstance(result, int) and abs(result) >= 2**63:
+            raise CompileError("the number is too large", e.span, expected="less than 2^63")
+        return result
+
+    def elementwise(self, op: str, left: Value, right: Value, span: Span, what: str) -> Tensor:
+        """A binary op of tensors or numbers, axes aligned by name."""
+        float_type = self.registry.float_type
+        like = next((v.type.dtype for v in (left, right) if isinstance(v, Tensor)), float_type)
+        a, c = self.tensor(left, like, span), self.tensor(right, like, span)
+        if a.type.dtype != c.type.dtype:
+            kinds = {a.type.dtype.kind, c.type.dtype.kind}
+            raise CompileError(
+                f"{what} of two element types",
+                span,
+                expected="the same element type on both sides",
+                found=f"{shape_text(a)} and {shape_text(c)}",
+                hint="convert the whole numbers with `float(x)`" if len(kinds) > 1 else None,
+            )
+        a, c = align(a, c, what, span)
+        return Tensor(b.binary(op, a.node, c.node), a.axes)
+
+    def _matmul(self, left: Value, right: Value, e: s.Binary) -> Tensor:
+        float_type = self.registry.float_type
+        a, c = self.tensor(left, float_type, e.span), self.tensor(right, float_type, e.span)
+        return matmul(a, c, e.span)
+
+    def _if(self, e: s.If, scope: Scope) -> Value:
+        condition = self.evaluate(e.condition, scope)
+        if not isinstance(condition, bool):
+            tensor = isinstance(condition, Tensor)
+            raise CompileError(
+                "the condition of `if` is decided before anything runs",
+                e.condition.span,
+                expected="`true` or `false`",
+                found=describe(condition),
+                hint="choose between tensors with `where(condition, a, b)`" if tensor else None,
+            )
+        if condition:
+            return self.block(e.then, Scope(scope.module, parent=scope))
+        if isinstance(e.otherwise, s.If):
+            return self.evaluate(e.otherwise, scope)
+        if e.otherwise is not None:
+            return self.block(e.otherwise, Scope(scope.module, parent=scope))
+        return None
+
+    def _when(self, e: s.When, scope: Scope) -> Value:
+        if e.condition != "training":
+            raise CompileError(
+                f"there is no `when {e.condition}`",
+                e.span,
+                expected="`when training`",
+                hint=did_you_mean(e.condition, ["training"]),
+            )
+        chosen = e.then if self.training else e.otherwise
+        return None if chosen is None else self.block(chosen, Scope(scope.module, parent=scope))
+
+    # -- statements -------------------------------------------------------------------------------
+
+    def block(self, body: s.Block, scope: Scope) -> Value:
+        """The value of the block's last expression, or None."""
+        value: Value = None
+        for statement in body.statements:
+            handler = self._execute.get(type(statement))
+            if handler is None:
+                raise CompileError("this can't stand in a body", statement.span)
+            value = handler(statement, scope)
+        return value
+
+    def body(self, body: s.Expression | s.Block, scope: Scope) -> Value:
+        return self.block(body, scope) if isinstance(body, s.Block) else self.evaluate(body, scope)
+
+    def _bind(
+        self, targets: tuple[s.Name, ...], value: Value, span: Span
+    ) -> Iterator[tuple[str, Value]]:
+        if value is None:
+            raise CompileError("this has no value", span, expected="an expression with a value")
+        if len(targets) == 1:
+            yield targets[0].identifier, value
+            return
+        if not isinstance(value, list | tuple) or len(value) != len(targets):
+            raise CompileError(
+                f"{len(targets)} names need {len(targets)} values", span, found=describe(value)
+            )
+        yield from zip((t.identifier for t in targets), value, strict=True)
+
+    def _let(self, st: s.Let, scope: Scope) -> None:
+        for name, value in self._bind(st.targets, self.evaluate(st.value, scope), st.value.span):
+            scope.values[name] = value
+
+    def _rebind(self, st: s.Rebind, scope: Scope) -> None:
+        value = self.evaluate(st.value, scope)
+        for target, (name, item) in zip(
+            st.targets, self._bind(st.targets, value, st.value.span), strict=True
+        ):
+            holder = scope.holder(name)
+            if holder is None:
+                known = list(scope.names())
+                raise CompileError(
+                    f"`{name}` is not a local name",
+                    target.span,
+                    expected="a name that `let` declared before",
+                    hint=did_you_mean(name, known) or f"declare it: `let {name} = ...`",
+                )
+            holder.values[name] = item
+
+    def _update(self, st: s.Update, scope: Scope) -> None:
+        name = st.target.identifier
+        qualified = scope.states.get(name)
+        if qualified is None:
+            raise CompileError(
+                f"`{name}` is not a state",
+                st.target.span,
+                expected=one_of(scope.states) if scope.states else "a name declared by `state`",
+                hint=did_you_mean(name, scope.states) or "`=` gives a local name a new value",
+            )
+        value = self.evaluate(st.value, scope)
+        type = self.registry.states[qualified].type
+        tensor = self.tensor(value, type.dtype, st.value.span)
+        holder = scope.holder(name)
+        assert holder is not None
+        old = holder.values[name]
+        wide, tensor = align(old, tensor, "`<-`", st.span)
+        if wide.type.shape != type.shape or tensor.type.dtype != type.dtype:
+            raise CompileError(
+                f"the new value of `{name}` has another type",
+                st.value.span,
+                expected=shape_text(old),
+                found=shape_text(tensor),
+            )
+        locate(tensor.node, self.site or st.span)
+        self.current[qualified] = self.updates[qualified] = tensor.node
+        holder.values[name] = Tensor(tensor.node, old.axes)
+
+    def _for(self, st: s.For, scope: Scope) -> None:
+        iterable = self.evaluate(st.iterable, scope)
+        if not isinstance(iterable, list | tuple | range):
+            raise CompileError(
+                "`for` runs over a list",
+                st.iterable.span,
+                expected="a list, or `range(n)`",
+                found=describe(iterable),
+            )
+        if len(iterable) > 100_000:
+            raise CompileError("the loop is too long to unroll", st.iterable.span)
+        for item in iterable:
+            inner = Scope(scope.module, parent=scope)
+            for name, value in self._bind(st.targets, item, st.iterable.span):
+                inner.values[name] = value
+            self.block(st.body, inner)
+
+    # -- parameters and states --------------------------------------------------------------------
+
+    def _param(self, st: s.Param, scope: Scope) -> None:
+        self._declare(st, scope, "parameter")
+
+    def _state(self, st: s.StateDecl, scope: Scope) -> None:
+        self._declare(st, scope, "buffer")
+
+    def _declare(self, st: s.Param | s.StateDecl, scope: Scope, role: str) -> None:
+        frame = scope.frame
+        if frame is None:
+            raise CompileError(
+                f"a `{'param' if role == 'parameter' else 'state'}` lives in a layer",
+                st.span,
+                hint="declare the function with `layer`",
+            )
+        if st.condition is not None:
+            condition = self.evaluate(st.condition, scope)
+            if not isinstance(condition, bool):
+                raise CompileError(
+                    "`when` takes true or false", st.condition.span, found=describe(condition)
+                )
+            if not condition:
+                scope.values[st.name] = ABSENT
+                return
+        type, labels = self._declared_type(st, scope)
+        name = f"{frame.path}.{st.name}"
+        if name not in frame.model.states:
+            frame.model.states.append(name)
+        initial = self.initial_value(st.init, scope, type, name)
+        place = self.site or st.span
+        node = self.registry.add(State(name, type, role, initial, place))
+        if role == "parameter" and type.rank >= 2 and _constant(initial):
+            self.registry.warn(
+                f"the weights `{name}` all start with the same value",
+                place,
+                found=f"`~ {dimension_text(st.init)}`",
+                expected="a draw, such as `glorot_uniform`",
+                hint="equal weights get equal gradients, so their units stay copies of each other",
+            )
+        scope.states[st.name] = name
+        scope.values[st.name] = Tensor(self.current.get(name, node), labels)
+
+    def _declared_type(
+        self, st: s.Param | s.StateDecl, scope: Scope
+    ) -> tuple[TensorType, tuple[Label | None, ...]]:
+        if st.type is None:
+            if self.slot_type is not None:
+                holder = scope.holder("theta")
+                theta = holder.values["theta"] if holder else unlabelled(b.zeros(self.slot_type))
+                return self.slot_type, theta.axes
+            raise CompileError(
+                f"`{st.name}` needs a type", st.span, expected="a type such as `float[units]`"
+            )
+        base = st.type.base
+        if base not in ("float", *DTYPES):
+            raise unknown_type(st.type)
+        dtype = self.registry.float_type if base in ("float", "f32") else DTYPES[base]
+        dims, labels = [], []
+        for expression in st.type.dims or ():
+            if isinstance(expression, s.Spread):
+                for axis in self._spread(expression, scope):
+                    dims.append(axis.size if isinstance(axis, Axis) else axis)
+                    labels.append(axis.label if isinstance(axis, Axis) else None)
+                continue
+            value = self.evaluate(expression, scope)
+            dim = as_dim(value)
+            if dim is None or (isinstance(dim, int) and dim < 1):
+                raise CompileError(
+                    "a dimension is a positive whole number",
+                    expression.span,
+                    found=describe(value),
+                )
+            dims.append(dim)
+            label = value.label if isinstance(value, Axis) else None
+            if label is None and isinstance(expression, s.Name):
+                label = scope.label(expression.identifier)
+            labels.append(label)
+        sizes = static_sizes(tuple(dims), st.name, st.span)
+        return TensorType(dtype, sizes), tuple(labels)
+
+    def initial_value(self, e: s.Expression, scope: Scope, type: TensorType, name: str) -> Node:
+        """The node that draws a parameter's initial value; a pure function of the seed."""
+        inner = Scope(scope.module, dict(fans(static_sizes(type.shape, name, e.span))), scope)
+        with self._drawing(type, name):
+            value = self.evaluate(e, inner)
+            tensor = self.tensor(value, type.dtype, e.span)
+            whole = Tensor(b.zeros(type), (None,) * type.rank)
+            if tensor.type.dtype != type.dtype:
+                tensor = Tensor(b.cast(tensor.node, type.dtype), tensor.axes)
+            wide, tensor = align(whole, tensor, "`~`", e.span)
+        if wide.type.shape != type.shape:
+            raise CompileError(
+                f"the initial value of `{name}` has another shape",
+                e.span,
+                expected=str(type),
+                found=shape_text(tensor),
+            )
+        return locate(tensor.node, self.site or e.span)
+
+    @contextmanager
+    def _drawing(self, type: TensorType, name: str) -> Iterator[None]:
+        before = self.init, self.composites
+        self.init, self.composites = (type, name), False
+        try:
+            yield
+        finally:
+            self.init, self.composites = before
+
+    def _materialize(self, value: Value, span: Span) -> Value:
+        """Inside `~`, a distribution stands for a draw in the shape of what is drawn."""
+        if self.init is None:
+            return value
+        type, _ = self.init
+        if isinstance(value, Closure | Partial) and _kind(value) == "init":
+            return self._materialize(self.call(value, [], span), span)
+        if isinstance(value, Builtin) and "shape" in value.parameters:
+            return self.call(value, [Given(None, list(type.shape), span)], span)
+        return value
+
+    def draw_name(self, kind: str) -> str:
+        """The stream of the next random draw, named by where it is drawn."""
+        if self.init is not None:
+            base = self.init[1]
+            kind = ""
+        else:
+            base = self.statement
+        key = f"{base}.{kind}" if kind else base
+        count = self.draws[key] = self.draws.get(key, 0) + 1
+        return key if count == 1 else f"{key}_{count}"
+
+    # -- calls ------------------------------------------------------------------------------------
+
+    def _pipe(self, e: s.Pipe, scope: Scope) -> Value:
+        first = Given(None, self.evaluate(e.value, scope), e.value.span)
+        if isinstance(e.call, s.Call):
+            function = self.evaluate(e.call.function, scope)
+            return self.call(function, [first, *self._arguments(e.call, scope)], e.call.span, scope)
+        return self.call(self.evaluate(e.call, scope), [first], e.call.span, scope)
+
+    def _arguments(self, e: s.Call, scope: Scope) -> list[Given]:
+        given = []
+        for argument in e.arguments:
+            if isinstance(argument.value, s.Spread):
+                given += [
+                    Given(None, v, argument.span) for v in self._spread(argument.value, scope)
+                ]
+            else:
+                value = self.evaluate(argument.value, scope)
+                given.append(Given(argument.name, value, argument.value.span))
+        return given
+
+    def _call(self, e: s.Call, scope: Scope) -> Value:
+        if isinstance(e.function, s.Attribute):
+            owner = self.evaluate(e.function.value, scope)
+            if isinstance(owner, Dataset):
+                given = self._arguments(e, scope)
+                known = [s.Parameter(p, None, None, span=e.span) for p in _BATCH]
+                bound = assign(e.function.name, known, given, e.span)
+                return owner.method(e.function.name, {k: g.value for k, g in bound.items()}, e.span)
+        function = self.evaluate(e.function, scope)
+        return self.call(function, self._arguments(e, scope), e.span, scope)
+
+    def call(
+        self, function: Value, given: list[Given], span: Span, scope: Scope | None = None
+    ) -> Value:
+        """Call a function value; `scope` is the caller's, whose layer owns new parameters."""
+        if self.depth >= MAX_CALLS:
+            raise CompileError("calls are nested too deeply", span, hint="does it call itself?")
+        self.depth += 1
+        try:
+            match function:
+                case Builtin():
+                    return call_builtin(self, function, given, span)
+                case Closure():
+                    return self._call_closure(function, given, span, scope)
+                case Partial():
+                    filled = [Given(n, v, span) for n, v in function.arguments.items()]
+                    return self._call_closure(function.function, [*given, *filled], span, scope)
+                case Model():
+                    return self._call_model(function, given, span)
+                case _:
+                    raise CompileError(
+                        f"{describe(function)} is not a function",
+                        span,
+                        hint="one argument too many, or a missing operator?",
+                    )
+        finally:
+            self.depth -= 1
+
+    def _call_closure(
+        self, function: Closure, given: list[Given], span: Span, scope: Scope | None
+    ) -> Value:
+        drawn_later = function.kind == "init" and self.init is None
+        if function.kind in ("optimizer", "schedule") or drawn_later:
+            bound = assign(function.name, function.decl.parameters or (), given, span)
+            return Partial(function, {k: g.value for k, g in bound.items()})
+        frame = None
+        if function.kind == "layer":
+            outer = scope.frame if scope is not None else None
+            if outer is None:
+                raise CompileError(
+                    f"`{function.name}` is a layer, and only models and layers own layers",
+                    span,
+                    hint=f"declare `model name = {function.name}(...)` and call the model",
+                )
+            frame = outer.child(function.name)
+        return self.apply(function, given, span, frame)
+
+    def _call_model(self, model: Model, given: list[Given], span: Span) -> Value:
+        key = (model.name, *(_identity(g.value) for g in given), *(g.name for g in given))
+        if key in self.memo:
+            return self.memo[key][1]
+        count = self.draws[model.name] = self.draws.get(model.name, 0) + 1
+        suffix = "" if count == 1 else f"_{count}"
+        frame = Frame(model, model.name, f"{self.statement}.{model.name}{suffix}")
+        fixed = [Given(n, v, model.decl.span) for n, v in model.arguments.items()]
+        value = self.apply(model.function, [*given, *fixed], span, frame)
+        self.memo[key] = (tuple(g.value for g in given), value)
+        return value
+
+    def apply(
+        self, function: Closure, given: list[Given], span: Span, frame: Frame | None
+    ) -> Value:
+        """Run a function's body: bind arguments, match types, evaluate, give labels back."""
+        entering = function.module.is_library and self.site is None
+        if entering:
+            self.site = span
+        before = self.statement
+        if frame is not None:
+            self.statement = frame.stream
+        try:
+            return self._apply(function, given, span, frame)
+        except CompileError as error:
+            if entering:
+                raise _at_call(error, function, span) from None
+            raise
+        finally:
+            self.statement = before
+            if entering:
+                self.site = None
+
+    def _apply(
+        self, function: Closure, given: list[Given], span: Span, frame: Frame | None
+    ) -> Value:
+        scope, binding, values = self.bind(function, given, span, frame)
+        wrapped = self.composites and (
+            function.module.is_library or getattr(function.decl, "gradient", None) is not None
+        )
+        if wrapped:
+            result = wrap(self, function, scope, values)
+        else:
+            result = self.body(function.decl.body, scope)
+        if result is None:
+            raise CompileError(
+                f"`{function.name}` has no result",
+                span,
+                expected="a body that ends in an expression",
+                notes=[Note("declared here", function.decl.name_span)],
+            )
+        return binding.give_back(result)
+
+    def bind(
+        self, function: Closure, given: list[Given], span: Span, frame: Frame | None
+    ) -> tuple[Scope, Binding, dict[str, Value]]:
+        """The body's scope with the arguments bound, and the arguments alone."""
+        parameters = function.decl.parameters or ()
+        bound = assign(function.name, parameters, given, span)
+        scope = Scope(function.module, frame=frame)
+        if self.init is not None:
+            scope.values.update(fans(static_sizes(self.init[0].shape, function.name, span)))
+        binding = Binding(
+            function.name, scope, self.evaluate, self.registry.float_type, self.to_steps
+        )
+        values: dict[str, Value] = {}
+        ordered = sorted(parameters, key=lambda p: _is_tensor_type(p.type))
+        for parameter in ordered:
+            if parameter.name in bound:
+                value, place = bound[parameter.name].value, bound[parameter.name].span
+            elif parameter.default is not None:
+                value, place = None, parameter.default.span
+                if any(isinstance(n, s.Name) for n in s.walk(parameter.default)):
+                    continue  # may name another argument: after the tensors are bound
+                value = self.evaluate(parameter.default, scope)
+            else:
+                missing = [p.name for p in parameters if p.default is None and p.name not in bound]
+                raise CompileError(
+                    f"`{function.name}` needs {one_of(missing)}",
+                    span,
+                    expected=_signature(function),
+                    notes=[Note("declared here", function.decl.name_span)]
+                    if not function.module.is_library
+                    else (),
+                )
+            values[parameter.name] = binding.check(parameter, value, place)
+            scope.values[parameter.name] = values[parameter.name]
+        for parameter in parameters:
+            if parameter.name not in values:
+                assert parameter.default is not None
+                value = self.evaluate(parameter.default, scope)
+                values[parameter.name] = binding.check(parameter, value, parameter.default.span)
+                scope.values[parameter.name] = values[parameter.name]
+        for name, value in values.items():
+            if name in bound:
+                values[name] = scope.values[name] = binding.translate(value)
+        return scope, binding, {p.name: values[p.name] for p in parameters}
+
+    def to_steps(self, quantity: Quantity, span: Span) -> int:
+        """A duration in steps."""
+        registry = self.registry
+        if quantity.value < 0:
+            raise CompileError("a duration can't be negative", span, found=str(quantity))
+        match quantity.unit:
+            case "step" | "steps":
+                return round(quantity.value)
+            case "epoch" | "epochs" if registry.steps_per_epoch is not None:
+                return round(quantity.value * registry.steps_per_epoch)
+            case "%" if registry.steps is not None:
+                return round(quantity.value * registry.steps / 100)
+            case "epoch" | "epochs" | "%":
+                raise CompileError(
+                    "this duration has no meaning outside of `train`", span, found=str(quantity)
+                )
+        raise CompileError(
+            f"`{quantity.unit}` is no unit of training time",
+            span,
+            expected="`epochs`, `steps` or `%`",
+            found=str(quantity),
+            hint=did_you_mean(quantity.unit, ["epochs", "epoch", "steps", "step"]),
+        )
+
+    def clock(self) -> Node:
+        return self.read(STEP)
+
+
+class Lazy:
+    """A name whose value is made when it is first used."""
+
+    def __init__(self, make: Callable[[], Value]) -> None:
+        self._make = make
+
+    def __call__(self) -> Value:
+        return self._make()
+
+
+def _kind(function: Closure | Partial) -> str:
+    return function.function.kind if isinstance(function, Partial) else function.kind
+
+
+def _identity(value: Value) -> object:
+    if isinstance(value, Tensor):
+        return ("tensor", id(value.node))
+    return ("value", repr(value) if is_number(value) or isinstance(value, str) else id(value))
+
+
+def _sizes(value: Value) -> Value:
+    """The value with sizes in place of axes, as comparisons see it."""
+    if isinstance(value, list | tuple):
+        return [_sizes(v) for v in value]
+    dim = as_dim(value)
+    return value if dim is None else dim
+
+
+def _is_tensor_type(type: s.TypeExpr | None) -> bool:
+    return type is not None and type.dims is not None
+
+
+def _signature(function: Closure) -> str:
+    text = ", ".join(dimension_text_of(p) for p in function.decl.parameters or ())
+    return f"`{function.name}({text})`"
+
+
+def dimension_text_of(parameter: s.Parameter) -> str:
+    return parameter.span.source.text[parameter.span.start : parameter.span.end]
+
+
+def _constant(node: Node) -> bool:
+    while node.op.name == "broadcast_in_dim":
+        node = node.inputs[0]
+    return node.op.name == "constant"
+
+
+def _at_call(error: CompileError, function: Closure, span: Span) -> CompileError:
+    """An error inside library code, shown at the user's call with the inner place as a note."""
+    d = error.diagnostic
+    if d.span is None or not d.span.source.name.startswith("library/"):
+        return error
+    notes = (Note(f"inside `{function.name}`", d.span), *d.notes)
+    return CompileError(
+        d.message, span, expected=d.expected, found=d.found, hint=d.hint, notes=notes
+    )

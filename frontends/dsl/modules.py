@@ -1,0 +1,188 @@
+"""Namespaces: where a name that a body doesn't bind is looked up.
+
+scope of the body -> its file -> the files it imports -> the library -> the built-in functions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib import resources
+from pathlib import Path
+
+from weft.compiler.errors import CompileError, Note, Source, Span, did_you_mean
+from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.parser import outline, parse, parse_declaration, read_source
+from weft.frontends.dsl.values import Label, Model, Value
+
+
+@dataclass(eq=False)
+class Module:
+    """The named declarations of one file, and the modules its names may also come from."""
+
+    source: Source
+    declarations: dict[str, s.Declaration]
+    imports: list[Module] = field(default_factory=list)
+    is_library: bool = False
+
+    def find(self, name: str) -> tuple[Module, s.Declaration] | None:
+        if name in self.declarations:
+            return self, self.declarations[name]
+        for module in self.imports:
+            found = module.find(name)
+            if found:
+                return found
+        return None
+
+    def names(self) -> Iterable[str]:
+        yield from self.declarations
+        for module in self.imports:
+            yield from module.names()
+
+
+class LibraryModule(Module):
+    """The standard library: each declaration is parsed when it is first asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(Source("library", ""), {}, is_library=True)
+
+    @cached_property
+    def index(self) -> dict[str, tuple[Source, int, int]]:
+        table = {}
+        folder = resources.files("weft.frontends.library")
+        for file in sorted(folder.iterdir(), key=lambda f: f.name):
+            if file.name.endswith(".weft"):
+                source = Source(f"library/{file.name}", file.read_text(encoding="utf-8"))
+                for name, (_, start, end) in outline(source).items():
+                    assert name not in table, f"{name} is declared twice in the library"
+                    table[name] = (source, start, end)
+        return table
+
+    def find(self, name: str) -> tuple[Module, s.Declaration] | None:
+        if name not in self.declarations:
+            if name not in self.index:
+                return None
+            self.declarations[name] = parse_declaration(*self.index[name])
+        return self, self.declarations[name]
+
+    def names(self) -> Iterable[str]:
+        return iter(self.index)
+
+
+@cache
+def library() -> LibraryModule:
+    """The one library: its files don't change while a process runs."""
+    return LibraryModule()
+
+
+def load_module(source: Source, base: Path | None) -> tuple[Module, list[s.Declaration]]:
+    """A module of the file and its imports; also the file's own unnamed declarations."""
+    return _load(source, base, ())
+
+
+def _load(
+    source: Source, base: Path | None, chain: tuple[Path, ...]
+) -> tuple[Module, list[s.Declaration]]:
+    module, unnamed = Module(source, {}), []
+    for declaration in parse(source).declarations:
+        match declaration:
+            case s.Import():
+                module.imports.append(_import(declaration, base, chain))
+            case s.LetDecl():
+                for target in declaration.targets:
+                    _declare(module, target.identifier, declaration, target.span)
+            case s.Named():
+                _declare(module, declaration.name, declaration, declaration.name_span)
+            case _:
+                unnamed.append(declaration)
+    return module, unnamed
+
+
+def _import(declaration: s.Import, base: Path | None, chain: tuple[Path, ...]) -> Module:
+    path = ((base or Path()) / declaration.path).resolve()
+    if path in chain:
+        raise CompileError(
+            f"`{declaration.path}` imports itself",
+            declaration.path_span,
+            hint="move what both files need into a third one",
+        )
+    if not path.is_file():
+        folder = path.parent
+        nearby = [f.name for f in folder.glob("*.weft")] if folder.is_dir() else []
+        raise CompileError(
+            f"there is no file `{declaration.path}`",
+            declaration.path_span,
+            expected="a path relative to this file",
+            found=None if folder.is_dir() else f"no folder `{folder.name}`",
+            hint=did_you_mean(path.name, nearby),
+        )
+    module, unnamed = _load(read_source(path), path.parent, (*chain, path))
+    for other in unnamed:
+        raise CompileError(
+            "an imported file only declares names; `train` and `study` belong to the spec itself",
+            declaration.path_span,
+            notes=[Note("here", Span(other.span.source, other.span.start, other.span.start + 5))],
+        )
+    return module
+
+
+def _declare(module: Module, name: str, declaration: s.Declaration, span: Span) -> None:
+    if name in module.declarations:
+        raise CompileError(
+            f"`{name}` is declared twice",
+            span,
+            hint="give one of them another name",
+            notes=[Note("first declared here", module.declarations[name].span)],
+        )
+    module.declarations[name] = declaration
+
+
+@dataclass(eq=False)
+class Frame:
+    """One call of a layer: where its parameters live and how its draws are named."""
+
+    model: Model
+    path: str  # of its parameters: `net.dense_2`
+    stream: str  # of its draws, which also tells apart two calls of one model
+    calls: dict[str, int] = field(default_factory=dict)
+
+    def child(self, name: str) -> Frame:
+        count = self.calls[name] = self.calls.get(name, 0) + 1
+        suffix = name if count == 1 else f"{name}_{count}"
+        return Frame(self.model, f"{self.path}.{suffix}", f"{self.stream}.{suffix}")
+
+
+class Scope:
+    """Local names of a body, the scope around it, and the module behind them."""
+
+    def __init__(
+        self,
+        module: Module,
+        values: dict[str, Value] | None = None,
+        parent: Scope | None = None,
+        frame: Frame | None = None,
+    ) -> None:
+        self.module = module
+        self.values: dict[str, Value] = values if values is not None else {}
+        self.parent = parent
+        self.frame = frame if frame is not None or parent is None else parent.frame
+        self.states: dict[str, str] = parent.states if parent else {}  # local -> qualified name
+        self.labels: dict[str, Label] = parent.labels if parent else {}
+
+    def holder(self, name: str) -> Scope | None:
+        """The innermost scope that binds the name."""
+        scope: Scope | None = self
+        while scope is not None and name not in scope.values:
+            scope = scope.parent
+        return scope
+
+    def label(self, name: str) -> Label:
+        """The label of a size named in this signature's body."""
+        return self.labels.setdefault(name, Label(name))
+
+    def names(self) -> Iterable[str]:
+        scope: Scope | None = self
+        while scope is not None:
+            yield from scope.values
+            scope = scope.parent

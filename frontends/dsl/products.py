@@ -1,0 +1,53 @@
+"""The `@` operator: matrix products of named axes.
+
+x[...B, I] @ w[I, O]          -> [...B, O]
+x[...B, I] @ v[I]             -> [...B]
+q[...B, T, D] @ k[...B, D, S] -> [...B, T, S]     equal leading axes
+"""
+
+from __future__ import annotations
+
+from weft.compiler import builder as b
+from weft.compiler.errors import CompileError, Span
+from weft.frontends.dsl.values import Tensor, shape_text
+
+
+def matmul(left: Tensor, right: Tensor, span: Span) -> Tensor:
+    shown = f"`{shape_text(left)} @ {shape_text(right)}`"
+    if left.rank == 0 or right.rank == 0:
+        raise CompileError("`@` needs tensors with axes", span, found=shown, hint="use `*`")
+    if left.type.dtype != right.type.dtype or left.type.dtype.kind == "bool":
+        raise CompileError("`@` of two element types", span, found=shown)
+    inner = right.rank - 2 if right.rank > 1 else 0
+    if left.type.shape[-1] != right.type.shape[inner]:
+        raise CompileError(
+            "`@` expects inner dimensions to match",
+            span,
+            expected=f"{left.type.shape[-1]} in the second operand's "
+            f"{'second-last' if right.rank > 1 else 'only'} axis",
+            found=shown,
+        )
+    a, c = left.axes[-1], right.axes[inner]
+    if a is not None and c is not None and a is not c:
+        raise CompileError(
+            f"`@` sums axis `{a.name}` with axis `{c.name}`",
+            span,
+            expected="the same name on both inner axes",
+            found=shown,
+        )
+    if right.rank <= 2:
+        node = b.dot_general(left.node, right.node, ((left.rank - 1,), (inner,)))
+        return Tensor(node, (*left.axes[:-1], *right.axes[1:]))
+    lead = right.rank - 2
+    if left.type.shape[:-2] != right.type.shape[:-2] or left.rank != right.rank:
+        raise CompileError(
+            "`@` expects equal leading axes",
+            span,
+            expected="the same axes before the last two",
+            found=shown,
+            hint="a matrix as the second operand is shared by all leading axes",
+        )
+    outer = tuple(range(lead))
+    node = b.dot_general(left.node, right.node, ((lead + 1,), (lead,)), (outer, outer))
+    axes = tuple(m or n for m, n in zip(left.axes[:-1], right.axes[:-2] + (None,), strict=True))
+    return Tensor(node, (*axes, right.axes[-1]))

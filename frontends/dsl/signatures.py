@@ -1,0 +1,349 @@
+"""Calls: which argument goes to which parameter, and whether it has the parameter's type.
+
+A name in a signature's dimensions is bound by the first argument that has it, to a fresh label and
+a size; later arguments must agree. The caller's labels come back on the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from weft.compiler.errors import CompileError, Note, Span, did_you_mean, one_of
+from weft.compiler.types import DTYPES, Dim, DType
+from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.modules import Scope
+from weft.frontends.dsl.values import (
+    Axis,
+    Builtin,
+    Closure,
+    Label,
+    Model,
+    Partial,
+    Quantity,
+    Tensor,
+    Value,
+    as_dim,
+    describe,
+    is_number,
+    shape_text,
+)
+
+STATIC_TYPES = ("int", "float", "bool", "string", "duration", "function", "list")
+TENSOR_TYPES = ("float", "int", "class", *DTYPES)
+
+
+@dataclass(frozen=True)
+class Given:
+    """One argument of a call: its keyword (or None), its value and its place."""
+
+    name: str | None
+    value: Value
+    span: Span
+
+
+def assign(
+    name: str, parameters: Sequence[s.Parameter], arguments: Sequence[Given], span: Span
+) -> dict[str, Given]:
+    """Arguments by parameter name; defaults are not filled in here."""
+    known = [p.name for p in parameters]
+    bound: dict[str, Given] = {}
+    position = 0
+    for given in arguments:
+        key = given.name
+        if key is None:
+            if position >= len(known):
+                raise CompileError(
+                    f"`{name}` takes {_count(len(known))}, and this is one more",
+                    given.span,
+                    expected=f"at most {_count(len(known))}: {one_of(known)}" if known else None,
+                    found=describe(given.value),
+                )
+            key = known[position]
+            position += 1
+        elif key not in known:
+            raise CompileError(
+                f"`{name}` has no argument `{key}`",
+                given.span,
+                expected=one_of(known),
+                found=f"`{key}`",
+                hint=did_you_mean(key, known),
+            )
+        if key in bound:
+            raise CompileError(
+                f"`{name}` is given `{key}` twice",
+                given.span,
+                notes=[Note("first given here", bound[key].span)],
+            )
+        bound[key] = given
+    return bound
+
+
+def _count(n: int) -> str:
+    return "1 argument" if n == 1 else f"{n} arguments"
+
+
+@dataclass
+class Binding:
+    """The types of one call's arguments being matched: sizes, and labels to give back."""
+
+    function: str
+    scope: Scope
+    evaluate: Callable[[s.Expression, Scope], Value]
+    float_type: DType
+    to_steps: Callable[[Quantity, Span], int]
+    back: dict[Label, Label | None] = field(default_factory=dict)  # ours -> the caller's
+    inward: dict[Label, Label] = field(default_factory=dict)  # the caller's -> ours
+
+    def check(self, parameter: s.Parameter, value: Value, span: Span) -> Value:
+        """The value as the parameter sees it; a CompileError when it doesn't fit."""
+        type = parameter.type
+        if type is None:
+            return value
+        if type.base in STATIC_TYPES and (type.dims is None or type.base not in TENSOR_TYPES):
+            return self._static(parameter, type, value, span)
+        if type.base not in TENSOR_TYPES:
+            raise unknown_type(type)
+        return self._tensor(parameter, type, value, span)
+
+    def _static(self, parameter: s.Parameter, type: s.TypeExpr, value: Value, span: Span) -> Value:
+        match type.base:
+            case "int" if as_dim(value) is not None:
+                return value
+            case "float" if is_number(value) or (isinstance(value, Tensor) and not value.rank):
+                return value
+            case "float" if isinstance(value, Partial) and value.function.kind == "schedule":
+                return value
+            case "bool" if isinstance(value, bool):
+                return value
+            case "string" if isinstance(value, str):
+                return value
+            case "duration" if isinstance(value, int) and not isinstance(value, bool):
+                return value
+            case "duration" if isinstance(value, Quantity):
+                return self.to_steps(value, span)
+            case "function" if isinstance(value, Closure | Builtin | Model | Partial):
+                return value
+            case "list" if isinstance(value, list | tuple):
+                return list(value)
+        wanted = {
+            "int": "a whole number",
+            "float": "a number",
+            "bool": "`true` or `false`",
+            "string": "a text",
+            "duration": "a duration such as `2 epochs`, `500 steps` or `10%`",
+            "function": "a function",
+            "list": "a list",
+        }[type.base]
+        raise self._mismatch(parameter, wanted, describe(value), span)
+
+    def _mismatch(
+        self, parameter: s.Parameter, expected: str, found: str, span: Span, hint: str | None = None
+    ) -> CompileError:
+        return CompileError(
+            f"`{self.function}` can't take this as `{parameter.name}`",
+            span,
+            expected=expected,
+            found=found,
+            hint=hint,
+        )
+
+    def _tensor(self, parameter: s.Parameter, type: s.TypeExpr, value: Value, span: Span) -> Value:
+        wanted = type_text(type)
+        if not isinstance(value, Tensor):
+            raise self._mismatch(parameter, f"a tensor {wanted}", describe(value), span)
+        if type.base == "class":
+            return self._label(parameter, type, value, span)
+        if not self._fits(type.base, value.type.dtype):
+            hint = None
+            if type.base == "float" or type.base.startswith(("f", "bf")):
+                hint = "convert it with `float(x)`"
+            raise self._mismatch(parameter, wanted, shape_text(value), span, hint)
+        if type.dims is None:
+            return value
+        return self._match_dims(parameter, type, type.dims, value, span)
+
+    def _label(self, parameter: s.Parameter, type: s.TypeExpr, value: Tensor, span: Span) -> Value:
+        if value.classes is None:
+            raise self._mismatch(
+                parameter,
+                "a class label",
+                shape_text(value),
+                span,
+                "declare the field as `class[N]` in its `data` block",
+            )
+        if type.dims:
+            self._dim(type.dims[0], value.classes, parameter, value, None, span)
+        return value
+
+    def _fits(self, base: str, dtype: DType) -> bool:
+        if base == "float":
+            return dtype.kind == "float"
+        if base == "int":
+            return dtype.kind in ("int", "uint")
+        return dtype == (self.float_type if base == "f32" else DTYPES[base])
+
+    def _match_dims(
+        self,
+        parameter: s.Parameter,
+        type: s.TypeExpr,
+        dims: tuple[s.Expression, ...],
+        value: Tensor,
+        span: Span,
+    ) -> Tensor:
+        spreads = [i for i, d in enumerate(dims) if isinstance(d, s.Spread | s.Dots)]
+        if len(spreads) > 1:
+            raise CompileError("a type has at most one `...`", dims[spreads[1]].span)
+        fixed = len(dims) - len(spreads)
+        if value.rank < fixed or (not spreads and value.rank != fixed):
+            axes = "1 axis" if fixed == 1 else f"{fixed} axes"
+            raise self._mismatch(
+                parameter,
+                f"{type_text(type)}, {'at least ' if spreads else ''}{axes}",
+                f"{shape_text(value)}, {value.rank}",
+                span,
+            )
+        head = spreads[0] if spreads else len(dims)
+        tail = len(dims) - head - 1 if spreads else 0
+        labels: list[Label | None] = [None] * value.rank
+        places = [*range(head), *range(value.rank - tail, value.rank)]
+        for dim, place in zip(
+            [d for i, d in enumerate(dims) if i not in spreads], places, strict=True
+        ):
+            labels[place] = self._dim(
+                dim, value.type.shape[place], parameter, value, value.axes[place], span
+            )
+        if spreads:
+            middle = list(range(head, value.rank - tail))
+            spread = dims[head]
+            if isinstance(spread, s.Spread):
+                found = self._spread(spread, value, middle, parameter, span)
+                for place, axis in zip(middle, found, strict=True):
+                    labels[place] = axis.label
+            else:
+                for place in middle:
+                    labels[place] = value.axes[place]
+        return Tensor(value.node, tuple(labels), value.classes)
+
+    def _spread(
+        self, spread: s.Spread, value: Tensor, middle: list[int], parameter: s.Parameter, span: Span
+    ) -> list[Axis]:
+        known = self.scope.values.get(spread.name)
+        if known is None:
+            axes = [
+                Axis(Label(f"{spread.name}{i}"), value.type.shape[place])
+                for i, place in enumerate(middle)
+            ]
+            self.scope.values[spread.name] = axes
+        else:
+            axes = known
+            sizes = [value.type.shape[i] for i in middle]
+            if [a.size for a in axes] != sizes:
+                raise self._mismatch(
+                    parameter,
+                    f"`...{spread.name}` = {[a.size for a in axes]}, as bound before",
+                    shape_text(value),
+                    span,
+                )
+        for axis, place in zip(axes, middle, strict=True):
+            self._remember(axis.label, value.axes[place])
+        return axes
+
+    def _dim(
+        self,
+        dim: s.Expression,
+        size: Dim,
+        parameter: s.Parameter,
+        value: Tensor,
+        outer: Label | None,
+        span: Span,
+    ) -> Label | None:
+        """Match one dimension; its label in the body."""
+        if isinstance(dim, s.Name) and dim.identifier not in self.scope.values:
+            label = self.scope.label(dim.identifier)
+            self.scope.values[dim.identifier] = Axis(label, size)
+            self._remember(label, outer)
+            return label
+        known = self.evaluate(dim, self.scope)
+        expected = as_dim(known)
+        if expected is None:
+            raise CompileError("a dimension is a whole number", dim.span, found=describe(known))
+        if expected != size:
+            text = dimension_text(dim)
+            named = f"`{text}` = {expected}" if text != str(expected) else f"{expected}"
+            raise self._mismatch(
+                parameter,
+                f"{type_text(parameter.type)} with {named}" if parameter.type else named,
+                f"{size} in {shape_text(value)}",
+                span,
+            )
+        label = known.label if isinstance(known, Axis) else None
+        if label is None and isinstance(dim, s.Name):
+            label = self.scope.label(dim.identifier)
+        self._remember(label, outer)
+        return label
+
+    def _remember(self, ours: Label | None, outer: Label | None) -> None:
+        if ours is None:
+            return
+        if self.back.get(ours) is None:
+            self.back[ours] = outer
+        if outer is not None:
+            self.inward.setdefault(outer, ours)
+
+    def translate(self, value: Value) -> Value:
+        """Axes of the caller (`over = [B]`, or of an untyped tensor) under this body's names."""
+        if isinstance(value, Tensor):
+            axes = tuple(self.inward.get(a, a) if a else a for a in value.axes)
+            return Tensor(value.node, axes, value.classes)
+        if isinstance(value, Axis) and value.label in self.inward:
+            return Axis(self.inward[value.label], value.size)
+        if isinstance(value, list):
+            return [self.translate(v) for v in value]
+        return value
+
+    def give_back(self, value: Value) -> Value:
+        """A result under the names of the caller; names of this body don't leave it."""
+        if isinstance(value, Tensor):
+            ours = set(self.scope.labels.values()) | set(self.back)
+            axes = tuple(self.back.get(a) if a in ours and a else a for a in value.axes)
+            return Tensor(value.node, axes, value.classes)
+        if isinstance(value, list | tuple):
+            return type(value)(self.give_back(v) for v in value)
+        if isinstance(value, Axis) and value.label in self.back:
+            return Axis(self.back[value.label], value.size)
+        return value
+
+
+def unknown_type(type: s.TypeExpr) -> CompileError:
+    known = [*dict.fromkeys((*STATIC_TYPES, *TENSOR_TYPES))]
+    return CompileError(
+        f"there is no type `{type.base}`",
+        type.span,
+        expected=one_of(known),
+        hint=did_you_mean(type.base, known),
+    )
+
+
+def dimension_text(dim: s.Expression) -> str:
+    """A dimension as it is written."""
+    return dim.span.source.text[dim.span.start : dim.span.end]
+
+
+def type_text(type: s.TypeExpr) -> str:
+    if type.dims is None:
+        return type.base
+    return f"{type.base}[{', '.join(dimension_text(d) for d in type.dims)}]"
+
+
+def unit_values(defaults: Mapping[str, Value]) -> dict[str, Value]:
+    """The static arguments that describe a composite to a backend."""
+    return {
+        name: value
+        for name, value in defaults.items()
+        if isinstance(value, bool | int | float | str)
+        or (
+            isinstance(value, list | tuple)
+            and all(isinstance(v, bool | int | float | str) for v in value)
+        )
+    }
