@@ -1,0 +1,127 @@
+"""The NumPy backend: compiles a plan by printing Python, and binds it to arrays.
+
+The printed code comes from the typed graph alone. Names are made by the printer, constants are
+passed in by value, and text of a specification appears in comments only, made printable first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from weft.backends.base import Arrays, Step
+from weft.backends.numpy.ops import TABLE, scratch
+from weft.backends.numpy.printer import print_source
+from weft.compiler.errors import RunError
+from weft.compiler.passes.memory import ALIGNMENT, Abilities, Plan
+
+_IN_PLACE = frozenset(
+    {
+        "negate", "abs", "sign", "floor", "ceil", "round", "exp", "expm1", "log", "log1p", "sqrt",
+        "rsqrt", "sin", "cos", "tanh", "logistic", "not", "add", "subtract", "multiply", "divide",
+        "floor_divide", "remainder", "power", "maximum", "minimum", "and", "or", "xor", "select",
+    }
+)  # fmt: skip
+
+
+def aligned(size: int) -> np.ndarray:
+    """`size` zero bytes that start on a 64-byte boundary."""
+    raw = np.zeros(size + ALIGNMENT, np.uint8)
+    skip = -raw.__array_interface__["data"][0] % ALIGNMENT
+    return raw[skip : skip + size]
+
+
+@dataclass(frozen=True, eq=False)
+class NumpyExecutable:
+    """A plan as Python source, and the function that it defines."""
+
+    plan: Plan
+    source: str
+    make: Callable[..., Step]
+
+    def bind(self, state: Arrays, *, quiet: bool = False) -> Step:
+        """See `Executable.bind`. State arrays must be contiguous and of the type of their input."""
+        arrays = {}
+        for name in sorted(self.plan.bound):
+            arrays[name] = _checked(name, self.plan, state)
+        step = self.make(arrays, aligned(self.plan.arena_bytes))
+        if quiet:
+            return step
+
+        def silenced(inputs: Arrays) -> dict[str, np.ndarray]:
+            with np.errstate(all="ignore"):
+                return step(inputs)
+
+        return silenced
+
+
+def _checked(name: str, plan: Plan, state: Arrays) -> np.ndarray:
+    type = plan.graph.named_inputs[name].type
+    if name not in state:
+        raise RunError(f"state `{name}` is missing", expected=f"an array of type `{type}`")
+    array = state[name]
+    if array.dtype != type.dtype.numpy or array.shape != type.shape:
+        raise RunError(
+            f"state `{name}` has another type",
+            expected=f"`{type}`",
+            found=f"{array.dtype} of shape {array.shape}",
+        )
+    if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
+        raise RunError(
+            f"state `{name}` can't be updated in place",
+            expected="a writeable, aligned, C-contiguous array",
+        )
+    return array
+
+
+_ABILITIES = Abilities(
+    views=frozenset(
+        {"reshape", "transpose", "broadcast_in_dim", "slice", "reverse", "stop_gradient"}
+    ),
+    strided=True,
+    in_place=_IN_PLACE,
+    registers=True,
+    folded=frozenset({"constant", "iota", "dim_size"}),
+    scratch=scratch,
+)
+
+
+@dataclass(frozen=True)
+class NumpyBackend:
+    """The reference backend: NumPy and nothing else, in f32 and f64."""
+
+    name: str = "numpy"
+    ops: frozenset[str] = frozenset(TABLE)
+    composites: frozenset[str] = frozenset()
+    abilities: Abilities = _ABILITIES
+
+    def compile(self, plan: Plan) -> NumpyExecutable:
+        """Print, run the printed definitions, and keep both."""
+        for node in plan.graph.nodes:
+            if node.op.name not in self.ops:
+                raise RunError(f"the numpy backend has no rule for `{node.op.name}`", node.span)
+            if node.type.dtype.name in ("f16", "bf16"):
+                raise RunError(
+                    "the numpy backend computes in f32 and f64",
+                    node.span,
+                    found=f"`{node.type}`",
+                    hint="train with `precision = f32`",
+                )
+        source, namespace = print_source(plan)
+        return NumpyExecutable(plan, source, _define(source, namespace, plan.graph.name))
+
+
+def _define(source: str, namespace: Mapping[str, Any], name: str) -> Callable[..., Step]:
+    printable = "".join(c if c.isalnum() else "_" for c in name)
+    code = compile(source, f"<weft numpy {printable}>", "exec")
+    scope = dict(namespace)
+    # The source was printed from a verified graph a moment ago; no text of a user is in it.
+    exec(code, scope)  # noqa: S102
+    make: Callable[..., Step] = scope["bind"]
+    return make
+
+
+BACKEND = NumpyBackend()

@@ -1,0 +1,157 @@
+"""What the printed code calls beside NumPy itself: indexing, the error function, layout helpers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from weft.compiler.passes.views import Layout, contiguous
+from weft.compiler.philox import Philox
+from weft.compiler.special import erf as reference_erf
+
+Array = np.ndarray
+
+__all__ = [
+    "Philox",
+    "erf",
+    "flipped",
+    "gatherer",
+    "pad_slices",
+    "reshaped",
+    "scatterer",
+    "sliced",
+]
+
+
+def erf(x: Array, out: Array) -> None:
+    """The error function into `out`."""
+    out[...] = reference_erf(x)
+
+
+def gatherer(
+    shape: tuple[int, ...], index_shape: tuple[int, ...], batch_dims: int
+) -> Callable[..., Array]:
+    """`gather` for these shapes: `f(x, indices, out)`; indices clamp."""
+    rows = _row_numbers(shape, index_shape, batch_dims)
+    tail = shape[batch_dims + 1 :]
+    take, reshape = np.take, np.reshape
+
+    def gather(x: Array, indices: Array, out: Array | None = None) -> Array:
+        table = reshape(x, (-1, *tail))
+        found: Array = take(table, rows(indices), 0, out, "clip")
+        return found
+
+    return gather
+
+
+def _row_numbers(
+    shape: tuple[int, ...], index_shape: tuple[int, ...], batch_dims: int
+) -> Callable[[Array], Array]:
+    """Indices as row numbers of the table whose rows follow the batch and the indexed axes."""
+    last = np.array(max(0, shape[batch_dims] - 1), np.int64)
+    zero = np.array(0, np.int64)
+    rows = np.empty(index_shape, np.int64)
+    lanes: Array = np.zeros((1,) * len(index_shape), np.int64)
+    for axis in range(batch_dims):
+        step = prod(shape[axis + 1 : batch_dims + 1])
+        line = np.arange(shape[axis], dtype=np.int64) * step
+        lanes = lanes + line.reshape([-1 if i == axis else 1 for i in range(len(index_shape))])
+    lanes = np.ascontiguousarray(np.broadcast_to(lanes, index_shape))
+    maximum, minimum, add = np.maximum, np.minimum, np.add
+
+    def find(indices: Array) -> Array:
+        rows[...] = indices
+        maximum(rows, zero, out=rows)
+        minimum(rows, last, out=rows)
+        if batch_dims:
+            add(rows, lanes, rows)
+        return rows
+
+    return find
+
+
+def scatterer(
+    shape: tuple[int, ...], index_shape: tuple[int, ...], batch_dims: int
+) -> Callable[[Array, Array, Array], None]:
+    """`scatter_add` for these shapes: `f(x, indices, updates)` adds in place; indices clamp."""
+    rows = _row_numbers(shape, index_shape, batch_dims)
+    tail = shape[batch_dims + 1 :]
+    width, count = prod(tail), prod(index_shape)
+    distinct = len(index_shape) == batch_dims or prod(index_shape[batch_dims:]) == 1
+
+    def scatter(x: Array, indices: Array, updates: Array) -> None:
+        if not count or not width:
+            return
+        table = x.reshape(-1, *tail)
+        if distinct:  # one index a lane: no row is named twice
+            table[rows(indices)] += updates
+        elif width < 8:
+            np.add.at(table, rows(indices), updates)
+        else:
+            _add_sorted(table.reshape(-1, width), rows(indices).reshape(-1), updates)
+
+    return scatter
+
+
+def _add_sorted(table: Array, rows: Array, updates: Array) -> None:
+    """Rows with the same number are brought together and summed, each row then added once."""
+    order = np.argsort(rows, kind="stable")
+    found = rows[order]
+    starts = np.flatnonzero(np.concatenate(([True], found[1:] != found[:-1])))
+    sums = np.add.reduceat(updates.reshape(len(rows), -1)[order], starts, axis=0, dtype=table.dtype)
+    table[found[starts]] += sums
+
+
+# -- layouts --------------------------------------------------------------------------------------
+
+
+def reshaped(layout: Layout, shape: tuple[int, ...]) -> Layout | None:
+    """The layout with axes merged or split, if that needs no copy."""
+    if layout.is_contiguous:
+        return contiguous(shape).shifted(layout.offset)
+    array = as_strided(np.empty(1, np.int8), layout.shape, layout.strides)
+    try:
+        strides = array.reshape(shape, copy=False).strides
+    except ValueError:
+        return None
+    return Layout(layout.offset, shape, strides)
+
+
+def sliced(layout: Layout, index: Sequence[slice]) -> Layout:
+    """The layout of `array[index]`; every slice has a start, a stop and a positive step."""
+    offset = layout.offset
+    shape, strides = [], []
+    for part, stride in zip(index, layout.strides, strict=True):
+        offset += part.start * stride
+        shape.append(len(range(part.start, part.stop, part.step)))
+        strides.append(stride * part.step)
+    return Layout(offset, tuple(shape), tuple(strides))
+
+
+def flipped(layout: Layout, axis: int) -> Layout:
+    """The layout with one axis read backwards."""
+    strides = list(layout.strides)
+    offset = layout.offset + strides[axis] * (layout.shape[axis] - 1)
+    strides[axis] = -strides[axis]
+    return Layout(offset, layout.shape, tuple(strides))
+
+
+def pad_slices(
+    shape: tuple[int, ...],
+    out_shape: tuple[int, ...],
+    low: tuple[int, ...],
+    interior: tuple[int, ...],
+) -> tuple[list[slice], list[slice]]:
+    """Where a padded operand's elements go, and which of them do."""
+    into, source = [], []
+    for n, size, before, between in zip(shape, out_shape, low, interior, strict=True):
+        step = between + 1
+        first = -(before // step) if before < 0 else 0
+        begin = before + first * step
+        count = max(0, min(n - first, -((begin - size) // step)))
+        into.append(slice(begin, begin + count * step, step))
+        source.append(slice(first, first + count, 1))
+    return into, source
