@@ -18,9 +18,9 @@ __all__ = [
     "Philox",
     "erf",
     "flipped",
-    "gatherer",
     "pad_slices",
     "reshaped",
+    "row_starts",
     "scatterer",
     "sliced",
 ]
@@ -31,44 +31,35 @@ def erf(x: Array, out: Array) -> None:
     out[...] = reference_erf(x)
 
 
-def gatherer(
+def row_starts(
     shape: tuple[int, ...], index_shape: tuple[int, ...], batch_dims: int
-) -> Callable[..., Array]:
-    """`gather` for these shapes: `f(x, indices, out)`; indices clamp."""
-    rows = _row_numbers(shape, index_shape, batch_dims)
-    tail = shape[batch_dims + 1 :]
-    take, reshape = np.take, np.reshape
+) -> tuple[Array, int]:
+    """For each index the number of its lane's first row, and the last index of the axis.
 
-    def gather(x: Array, indices: Array, out: Array | None = None) -> Array:
-        table = reshape(x, (-1, *tail))
-        found: Array = take(table, rows(indices), 0, out, "clip")
-        return found
-
-    return gather
+    The rows are those of a table whose first axis joins the batch axes and the indexed axis.
+    """
+    starts: Array = np.zeros((1,) * len(index_shape), np.int64)
+    for axis in range(batch_dims):
+        step = prod(shape[axis + 1 : batch_dims + 1])
+        line = np.arange(shape[axis], dtype=np.int64) * step
+        starts = starts + line.reshape([-1 if i == axis else 1 for i in range(len(index_shape))])
+    whole = np.ascontiguousarray(np.broadcast_to(starts, index_shape)).reshape(index_shape)
+    return whole, max(0, shape[batch_dims] - 1)
 
 
 def _row_numbers(
     shape: tuple[int, ...], index_shape: tuple[int, ...], batch_dims: int
 ) -> Callable[[Array], Array]:
-    """Indices as row numbers of the table whose rows follow the batch and the indexed axes."""
-    last = np.array(max(0, shape[batch_dims] - 1), np.int64)
-    zero = np.array(0, np.int64)
+    """Indices, clamped, as row numbers."""
+    starts, end = row_starts(shape, index_shape, batch_dims)
+    zero, last = np.array(0, np.int64), np.array(end, np.int64)
     rows = np.empty(index_shape, np.int64)
-    lanes: Array = np.zeros((1,) * len(index_shape), np.int64)
-    for axis in range(batch_dims):
-        step = prod(shape[axis + 1 : batch_dims + 1])
-        line = np.arange(shape[axis], dtype=np.int64) * step
-        lanes = lanes + line.reshape([-1 if i == axis else 1 for i in range(len(index_shape))])
-    lanes = np.ascontiguousarray(np.broadcast_to(lanes, index_shape))
-    maximum, minimum, add = np.maximum, np.minimum, np.add
 
     def find(indices: Array) -> Array:
         rows[...] = indices
-        maximum(rows, zero, out=rows)
-        minimum(rows, last, out=rows)
-        if batch_dims:
-            add(rows, lanes, rows)
-        return rows
+        np.maximum(rows, zero, out=rows)
+        np.minimum(rows, last, out=rows)
+        return np.add(rows, starts, rows)
 
     return find
 

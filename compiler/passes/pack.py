@@ -2,8 +2,8 @@
 
     theta: f32[4816] = | net.w1 4096 | net.b1 64 | net.w2 640 | net.b2 10 | zeros 6 |
 
-Every member starts on a 64-byte boundary; the elements between members are zero and stay zero
-under every elementwise update that maps zeros to zero.
+Every member starts on a 64-byte boundary. The elements between members are zero at first; an
+update of the whole vector may leave anything there, and nothing reads them back into a member.
 """
 
 from __future__ import annotations
@@ -71,7 +71,13 @@ def layout(name: str, dtype: DType, members: Iterable[tuple[str, Shape]]) -> Are
 
 
 def pack_values(values: Sequence[Node], arena: Arena) -> Node:
-    """One value a member, flattened and joined, with the arena's zeros between them."""
+    """One value a member, flattened and joined, with zeros between them.
+
+    Members that are slices of one vector of the arena's layout give that vector back.
+    """
+    known = _source(values, arena)
+    if known is not None:
+        return known
     parts: list[Node] = []
     end = 0
     for value, member in zip(values, arena.members, strict=True):
@@ -83,6 +89,28 @@ def pack_values(values: Sequence[Node], arena: Arena) -> Node:
         end = member.offset + member.size
     _fill(parts, arena.size - end, arena.dtype)
     return concat(parts, 0) if parts else zeros(arena.type)
+
+
+def _source(values: Sequence[Node], arena: Arena) -> Node | None:
+    """The vector of which the values are the members, each in its place, if there is one."""
+    source: Node | None = None
+    for value, member in zip(values, arena.members, strict=True):
+        if not member.size:
+            continue
+        while value.op.name == "reshape":
+            value = value.inputs[0]
+        if value.op.name == "slice" and value.type.rank == 1:
+            begin, end = value.attributes["start"][0], value.attributes["limit"][0]
+            step = value.attributes["strides"][0]
+            value = value.inputs[0]
+            if (begin, end, step) != (member.offset, member.offset + member.size, 1):
+                return None
+        elif arena.size != member.size:
+            return None
+        if value.type != arena.type or (source is not None and value is not source):
+            return None
+        source = value
+    return source
 
 
 def _fill(parts: list[Node], count: int, dtype: DType) -> None:
@@ -107,6 +135,7 @@ def pack(graph: Graph, arenas: Iterable[Arena]) -> Graph:
     An arena of which any member is an output becomes one output; members that the graph leaves
     alone contribute their old slice.
     """
+    arenas = tuple(arenas)
     home = {member.name: (arena, member) for arena in arenas for member in arena.members}
     outputs = set(graph.output_names)
     flats: dict[str, Node] = {}
@@ -116,7 +145,9 @@ def pack(graph: Graph, arenas: Iterable[Arena]) -> Graph:
             flats[arena.name] = input_(arena.name, arena.type)
         return flats[arena.name]
 
-    def replace(node: Node, _: tuple[Node, ...]) -> Node | None:
+    def replace(node: Node, operands: tuple[Node, ...]) -> Node | None:
+        if node.op.name == "concat":
+            return _unpacked(operands, node.type, sizes)
         if node.op.name != "input" or node.name not in home:
             return None
         arena, member = home[node.name]
@@ -124,6 +155,9 @@ def pack(graph: Graph, arenas: Iterable[Arena]) -> Graph:
             raise InternalError(f"`{node.name}` of {arena} can't hold {node.type}")
         return _member(flat(arena), member)
 
+    sizes: dict[TensorType, tuple[Arena, ...]] = {}
+    for arena in arenas:
+        sizes[arena.type] = (*sizes.get(arena.type, ()), arena)
     body = transform(graph, replace)
     values = dict(zip(graph.output_names, body.outputs, strict=True))
     packed: dict[str, Node] = {}
@@ -149,6 +183,36 @@ def pack(graph: Graph, arenas: Iterable[Arena]) -> Graph:
             inputs[old.name] = new
     inputs |= {name: node for name, node in flats.items() if name not in inputs}
     return Graph(graph.name, tuple(inputs.values()), tuple(packed.values()), tuple(packed))
+
+
+def _unpacked(
+    parts: tuple[Node, ...], type: TensorType, arenas: Mapping[TensorType, tuple[Arena, ...]]
+) -> Node | None:
+    """The arena's vector where `pack_values` joined its members with zeros between."""
+    for arena in arenas.get(type, ()):
+        offsets = {member.offset: None for member in arena.members if member.size}
+        values: dict[int, Node] = {}
+        start = 0
+        for part in parts:
+            if start in offsets:
+                values[start] = part
+            elif not _is_zero(part):
+                break
+            size = part.type.size
+            assert isinstance(size, int)
+            start += size
+        if values.keys() == offsets.keys():
+            members = [values.get(m.offset, parts[0]) for m in arena.members]
+            found = _source(members, arena)
+            if found is not None and found.op.name == "input":
+                return found
+    return None
+
+
+def _is_zero(node: Node) -> bool:
+    while node.op.name == "broadcast_in_dim":
+        node = node.inputs[0]
+    return node.op.name == "constant" and node.attributes["value"] == 0
 
 
 def views(flat: np.ndarray, arena: Arena) -> dict[str, np.ndarray]:
