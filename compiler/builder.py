@@ -155,7 +155,7 @@ def pad(
     between = tuple(interior) if interior else (0,) * x.type.rank
     if not any((*low, *high, *between)):
         return x
-    return make("pad", x, low=tuple(low), high=tuple(high), interior=between, value=value)
+    return make("pad", x, low=tuple(low), high=tuple(high), interior=between, value=float(value))
 
 
 def concat(parts: Sequence[Node], axis: int) -> Node:

@@ -104,7 +104,7 @@ class Field:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A `data` block: where examples come from, the graph that prepares them, how they are split."""
+    """A `data` block: where examples come from, what prepares them, how they are split."""
 
     name: str
     source: str

@@ -209,6 +209,15 @@ def _exact_quotient(dividend: SymDim, divisor: SymDim) -> Dim | None:
     return _dim(total)
 
 
+def divide(dividend: Dim, divisor: Dim) -> Dim:
+    """The quotient of two sizes; a ValueError where a symbolic divisor leaves a remainder."""
+    if isinstance(divisor, int):
+        return dividend // divisor
+    if isinstance(dividend, int):
+        raise ValueError(f"cannot divide {dividend} by {divisor} exactly")
+    return dividend // divisor
+
+
 def bind_dim(dim: Dim, sizes: Mapping[str, Dim]) -> Dim:
     """The dimension with symbols replaced by the given sizes."""
     if not isinstance(dim, SymDim):

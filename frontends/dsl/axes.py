@@ -9,6 +9,7 @@ from __future__ import annotations
 from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Span
 from weft.compiler.graph import Node
+from weft.compiler.types import Shape
 from weft.frontends.dsl.values import Axis, Label, Tensor, Value, as_dim, describe, shape_text
 
 
@@ -117,7 +118,7 @@ def axis_indices(tensor: Tensor, value: Value, span: Span) -> tuple[int, ...]:
     return tuple(sorted({axis_index(tensor, item, span) for item in items}))
 
 
-def shape_of(value: Value, span: Span) -> tuple[tuple[int, ...], tuple[Label | None, ...]]:
+def shape_of(value: Value, span: Span) -> tuple[Shape, tuple[Label | None, ...]]:
     """A list of sizes, as in `normal([batch, 16])`: the dimensions, and labels of named ones."""
     items = value if isinstance(value, list | tuple) else [value]
     dims, labels = [], []
@@ -129,4 +130,4 @@ def shape_of(value: Value, span: Span) -> tuple[tuple[int, ...], tuple[Label | N
             )
         dims.append(dim)
         labels.append(item.label if isinstance(item, Axis) else None)
-    return tuple(dims), tuple(labels)  # type: ignore[return-value]
+    return tuple(dims), tuple(labels)

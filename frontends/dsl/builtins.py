@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Span, did_you_mean, one_of
 from weft.compiler.gradient import differentiate
-from weft.compiler.graph import Node, make
+from weft.compiler.graph import Node, full, make
 from weft.compiler.type_rules import TypeRuleError
-from weft.compiler.types import I64, U32, Dim, SymDim, TensorType
+from weft.compiler.types import I64, U32, Dim, SymDim, TensorType, divide
 from weft.frontends.dsl.axes import align, axis_index, axis_indices, shape_of
+from weft.frontends.dsl.parameters import draw_name
 from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.values import (
-    Axis,
     Builtin,
     Label,
     Tensor,
@@ -30,7 +30,6 @@ from weft.frontends.dsl.values import (
     describe,
     is_number,
     shape_text,
-    unlabelled,
 )
 
 if TYPE_CHECKING:
@@ -270,8 +269,9 @@ def _reshape(site: Site, x: Value, shape: Value) -> Value:
         known: Dim = 1
         for dim in rest:
             known = dim * known
+        total: Dim = tensor.type.size
         try:
-            items[holes[0]] = tensor.type.size // known
+            items[holes[0]] = divide(total, known)
         except (ValueError, ZeroDivisionError):
             raise site.wrong("the size can't be computed", found=shape_text(tensor)) from None
     dims, labels = shape_of(items, site.span)
@@ -392,7 +392,7 @@ def _padding(
     strides: Sequence[int],
     dilation: Sequence[int],
 ) -> list[tuple[int, int]]:
-    """`"valid"`: none. `"same"`: as many outputs as `ceil(size / stride)`. Or a number each side."""
+    """`"valid"`: none. `"same"`: `ceil(size / stride)` outputs. Or a number for each side."""
     if padding == "valid":
         return [(0, 0)] * len(window)
     if padding == "same":
@@ -526,24 +526,27 @@ def _one_hot(site: Site, labels: Value, classes: Value = None) -> Value:
     return Tensor(node, (*tensor.axes, None))
 
 
-def _along(op: str, **options: bool) -> Callable[..., Value]:
-    flag = next(iter(options))
-
-    def call(site: Site, x: Value, over: Value = -1, **given: Value) -> Value:
+def _sorting(op: str) -> Callable[..., Value]:
+    def call(site: Site, x: Value, over: Value = -1, descending: Value = False) -> Value:
         tensor = site.tensor(x)
         axis = axis_index(tensor, over, site.span)
-        value = given.get(flag, options[flag])
-        if not isinstance(value, bool):
-            raise site.wrong(f"`{flag}` is true or false", found=describe(value))
-        return Tensor(make(op, tensor.node, axis=axis, **{flag: value}), tensor.axes)
+        down = _flag(site, descending, "descending")
+        return Tensor(make(op, tensor.node, axis=axis, descending=down), tensor.axes)
 
-    def sorting(site: Site, x: Value, over: Value = -1, descending: Value = False) -> Value:
-        return call(site, x, over, descending=descending)
+    return call
 
-    def running(site: Site, x: Value, over: Value = -1, reverse: Value = False) -> Value:
-        return call(site, x, over, reverse=reverse)
 
-    return sorting if flag == "descending" else running
+def _cumsum(site: Site, x: Value, over: Value = -1, reverse: Value = False) -> Value:
+    tensor = site.tensor(x)
+    axis = axis_index(tensor, over, site.span)
+    back = _flag(site, reverse, "reverse")
+    return Tensor(make("cumsum", tensor.node, axis=axis, reverse=back), tensor.axes)
+
+
+def _flag(site: Site, value: Value, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise site.wrong(f"`{name}` is true or false", found=describe(value))
+    return value
 
 
 def _top_k(site: Site, x: Value, k: Value) -> Value:
@@ -560,7 +563,7 @@ def _filled(value: float) -> Callable[..., Value]:
     def call(site: Site, shape: Value) -> Value:
         dims, labels = shape_of(shape, site.span)
         type = TensorType(site.interpreter.registry.float_type, dims)
-        return Tensor(b.full(type, value) if dims else b.constant(value, type.dtype), labels)
+        return Tensor(full(type, value) if dims else b.constant(value, type.dtype), labels)
 
     return call
 
@@ -576,7 +579,7 @@ def _uniform_node(site: Site, dims: Sequence[Dim], kind: str) -> Node:
     seed = interpreter.read("seed")
     drawing = interpreter.init is not None
     step = b.constant(0, U32) if drawing else b.cast(interpreter.clock(), U32)
-    name = interpreter.draw_name(kind)
+    name = draw_name(interpreter, kind)
     bits = make("random_bits", seed, step, shape=tuple(dims), stream=name)
     top = b.cast(b.compare("shift_right", bits, 8), interpreter.registry.float_type)
     return top * 2.0**-24
@@ -653,6 +656,10 @@ def _grad(site: Site, expression: Value, wrt: Value) -> Value:
     return found if isinstance(wrt, list | tuple) else found[0]
 
 
+class Failure(CompileError):
+    """An error that Weft source states with `fail`; its place in there says nothing."""
+
+
 def _fail(
     site: Site,
     message: Value,
@@ -661,8 +668,8 @@ def _fail(
     hint: Value = None,
 ) -> Value:
     """Stop with an error of one's own; `expected` and `found` may be values to describe."""
-    facts = (v if v is None or isinstance(v, str) else describe(v) for v in (expected, found, hint))
-    raise CompileError(str(message), site.span, *facts)
+    facts = [v if v is None or isinstance(v, str) else describe(v) for v in (expected, found, hint)]
+    raise Failure(str(message), site.span, expected=facts[0], found=facts[1], hint=facts[2])
 
 
 _TABLE: dict[str, Callable[..., Value]] = {
@@ -698,9 +705,9 @@ _TABLE: dict[str, Callable[..., Value]] = {
     "take": _take,
     "pick": _pick,
     "one_hot": _one_hot,
-    "sort": _along("sort", descending=False),
-    "arg_sort": _along("arg_sort", descending=False),
-    "cumsum": _along("cumsum", reverse=False),
+    "sort": _sorting("sort"),
+    "arg_sort": _sorting("arg_sort"),
+    "cumsum": _cumsum,
     "top_k": _top_k,
     "zeros": _filled(0.0),
     "ones": _filled(1.0),

@@ -13,7 +13,7 @@ from weft.compiler.errors import CompileError
 from weft.compiler.graph import Graph, Node, make, substitute, topological
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.modules import Scope
-from weft.frontends.dsl.signatures import unit_values
+from weft.frontends.dsl.signatures import static_arguments
 from weft.frontends.dsl.values import Closure, Tensor, Value, describe, unlabelled
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def wrap(
     formal = {name: b.input_(name, t.type) for name, t in tensors.items()}
     for name, tensor in tensors.items():
         scope.values[name] = Tensor(formal[name], tensor.axes, tensor.classes)
-    updates, bound = dict(interpreter.updates), dict(scope.values)
+    updates = dict(interpreter.updates)
     result = interpreter.body(function.decl.body, scope)
     actual = {formal[name]: tensor.node for name, tensor in tensors.items()}
     changed = [k for k, v in interpreter.updates.items() if updates.get(k) is not v]
@@ -54,8 +54,8 @@ def wrap(
         *captured,
         name=function.name,
         body=graph,
-        config=tuple(sorted(unit_values(values).items())),
-        gradient=_gradient(interpreter, function, scope, bound, formal, result, len(captured)),
+        config=tuple(sorted(static_arguments(values).items())),
+        gradient=_gradient(interpreter, function, scope, formal, result, len(captured)),
     )
     return Tensor(node, result.axes, result.classes)
 
@@ -71,13 +71,15 @@ def _replace(value: Value, actual: Mapping[Node, Node]) -> Value:
 def _gradient(
     interpreter: Interpreter,
     function: Closure,
-    outer: Scope,
-    bound: Mapping[str, Value],
+    body: Scope,
     formal: Mapping[str, Node],
     result: Tensor,
     captured: int,
 ) -> Graph | None:
-    """The stated gradient as a graph from the arguments and the result's cotangent."""
+    """The stated gradient as a graph from the arguments and the result's cotangent.
+
+    It sees what the body has named: what both need is written once.
+    """
     clause = function.decl.gradient if isinstance(function.decl, s.FnDecl) else None
     if clause is None:
         return None
@@ -86,8 +88,7 @@ def _gradient(
             f"`{function.name}` states its gradient, so it can use its arguments only",
             clause.span,
         )
-    scope = Scope(function.module, dict(bound))
-    scope.labels = outer.labels
+    scope = Scope(function.module, parent=body)
     cotangent = b.input_(f"{clause.parameter}'", result.type)
     scope.values[clause.parameter] = Tensor(cotangent, result.axes)
     value = interpreter.block(clause.body, scope)

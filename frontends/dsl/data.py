@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from weft.compiler import builder as b
-from weft.compiler.errors import CompileError, Note, RunError, Span, did_you_mean, one_of
+from weft.compiler.errors import CompileError, Note, RunError, did_you_mean, one_of
 from weft.compiler.graph import Graph, Node
 from weft.compiler.program import DataSpec, Field
 from weft.compiler.types import DTYPES, I64, TensorType

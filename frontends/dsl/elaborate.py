@@ -10,7 +10,7 @@ from pathlib import Path
 
 from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Source, Span, did_you_mean, one_of
-from weft.compiler.graph import Graph, topological
+from weft.compiler.graph import Graph, Node, topological
 from weft.compiler.program import Experiment
 from weft.compiler.types import F32, DType, TensorType
 from weft.frontends.dsl import syntax as s
@@ -191,12 +191,28 @@ def elaborate_function(
     nodes = [
         b.input_(names[i] if i < len(names) else f"argument{i}", t) for i, t in enumerate(arguments)
     ]
-    given = [Given(None, unlabelled(n), found.decl.name_span) for n in nodes]
+    parameters = [*(found.decl.parameters or ()), *[None] * len(nodes)]
+    given = [
+        Given(None, _argument(n, p), found.decl.name_span)
+        for n, p in zip(nodes, parameters, strict=False)
+    ]
     result = interpreter.call(found, given, found.decl.name_span)
     parts = list(result) if isinstance(result, list | tuple) else [result]
     outputs = [interpreter.tensor(p, float_type, found.decl.span) for p in parts]
     inputs = [*nodes, *_others(outputs, nodes)]
     return Graph(name, tuple(inputs), tuple(t.node for t in outputs))
+
+
+def _argument(node: Node, parameter: s.Parameter | None) -> Tensor:
+    """An argument from outside: whole numbers are labels where the signature says `class[10]`."""
+    tensor = unlabelled(node)
+    type = parameter.type if parameter else None
+    if type is None or type.base != "class" or not type.dims or node.type.dtype.kind == "float":
+        return tensor
+    count = type.dims[0]
+    if isinstance(count, s.Number) and isinstance(count.value, int):
+        return Tensor(node, tensor.axes, count.value)
+    return tensor
 
 
 def _others(outputs: Sequence[Tensor], nodes: Sequence[object]) -> list[Value]:

@@ -102,11 +102,11 @@ def _range(item: slice, size: Dim, tensor: Tensor, span: Span) -> tuple[Dim, Dim
     if isinstance(high, int) and high < 0:
         high = size + high
     first: Dim = low if low >= 0 else size + low
-    if isinstance(size, int) and isinstance(first, int) and isinstance(high, int):
-        if not 0 <= first <= high <= size:
-            raise CompileError(
-                f"the slice {first}:{high} is outside an axis of size {size}",
-                span,
-                found=shape_text(tensor),
-            )
+    known = [d for d in (0, first, high, size) if isinstance(d, int)]
+    if known != sorted(known):
+        raise CompileError(
+            f"the slice {first}:{high} is outside an axis of size {size}",
+            span,
+            found=shape_text(tensor),
+        )
     return first, high, step

@@ -8,33 +8,28 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 from weft.compiler import builder as b
-from weft.compiler.errors import CompileError, Note, Span, did_you_mean, one_of
-from weft.compiler.graph import Node, locate
-from weft.compiler.program import State
+from weft.compiler.errors import CompileError, Span, did_you_mean, one_of
+from weft.compiler.graph import Node, binary, locate
 from weft.compiler.type_rules import TypeRuleError
 from weft.compiler.types import DTYPES, DType, SymDim, TensorType
+from weft.frontends.dsl import calls, parameters
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.axes import align
-from weft.frontends.dsl.builtins import call_builtin
-from weft.frontends.dsl.composite import wrap
 from weft.frontends.dsl.indexing import index
-from weft.frontends.dsl.modules import Frame, Module, Scope, library
+from weft.frontends.dsl.modules import Module, Scope, library
 from weft.frontends.dsl.products import matmul
-from weft.frontends.dsl.registry import STEP, Registry, fans, static_sizes
-from weft.frontends.dsl.signatures import Binding, Given, assign, dimension_text, unknown_type
+from weft.frontends.dsl.registry import STEP, Registry
+from weft.frontends.dsl.signatures import Given, assign
 from weft.frontends.dsl.values import (
+    ABSENT,
     KINDS,
-    Axis,
     Builtin,
     Closure,
     Dataset,
-    Label,
     Model,
-    Partial,
     Quantity,
     Splits,
     Tensor,
@@ -46,15 +41,8 @@ from weft.frontends.dsl.values import (
     unlabelled,
 )
 
-MAX_CALLS = 200
 _BATCH = ("size", "shuffle", "drop_last")
 
-
-class Absent:
-    """A parameter whose `when` condition is false: arithmetic with it leaves the other operand."""
-
-
-ABSENT = Absent()
 
 _STATIC: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add,
@@ -160,7 +148,7 @@ class Interpreter:
         """The value as a tensor; numbers and sizes become scalars of type `like`."""
         if isinstance(value, Tensor):
             return value
-        value = self._materialize(value, span)
+        value = parameters.materialize(self, value, span)
         if isinstance(value, Tensor):
             return value
         dim = as_dim(value)
@@ -334,9 +322,10 @@ class Interpreter:
         c = as_dim(right) if not isinstance(right, float) else right
         if a is None or c is None:
             return NotImplemented
-        if isinstance(a, SymDim) or isinstance(c, SymDim):
-            if e.op not in ("+", "-", "*", "//") or isinstance(a, float) or isinstance(c, float):
-                return NotImplemented
+        symbolic = isinstance(a, SymDim) or isinstance(c, SymDim)
+        sizes = e.op in ("+", "-", "*", "//") and not (isinstance(a, float) or isinstance(c, float))
+        if symbolic and not sizes:
+            return NotImplemented
         try:
             result = _STATIC[e.op](a, c)
         except ZeroDivisionError:
@@ -364,7 +353,7 @@ class Interpreter:
                 hint="convert the whole numbers with `float(x)`" if len(kinds) > 1 else None,
             )
         a, c = align(a, c, what, span)
-        return Tensor(b.binary(op, a.node, c.node), a.axes)
+        return Tensor(binary(op, a.node, c.node), a.axes)
 
     def _matmul(self, left: Value, right: Value, e: s.Binary) -> Tensor:
         float_type = self.registry.float_type
@@ -406,11 +395,19 @@ class Interpreter:
     def block(self, body: s.Block, scope: Scope) -> Value:
         """The value of the block's last expression, or None."""
         value: Value = None
+        last = body.statements[-1] if body.statements else None
         for statement in body.statements:
             handler = self._execute.get(type(statement))
             if handler is None:
                 raise CompileError("this can't stand in a body", statement.span)
             value = handler(statement, scope)
+            if value is not None and statement is not last:
+                raise CompileError(
+                    "this value is not used",
+                    statement.span,
+                    expected="a name for it (`let a = ...`), or the value as the last line",
+                    hint="to go on with the line before, end that line with its operator",
+                )
         return value
 
     def body(self, body: s.Expression | s.Block, scope: Scope) -> Value:
@@ -498,133 +495,10 @@ class Interpreter:
     # -- parameters and states --------------------------------------------------------------------
 
     def _param(self, st: s.Param, scope: Scope) -> None:
-        self._declare(st, scope, "parameter")
+        parameters.declare(self, st, scope, "parameter")
 
     def _state(self, st: s.StateDecl, scope: Scope) -> None:
-        self._declare(st, scope, "buffer")
-
-    def _declare(self, st: s.Param | s.StateDecl, scope: Scope, role: str) -> None:
-        frame = scope.frame
-        if frame is None:
-            raise CompileError(
-                f"a `{'param' if role == 'parameter' else 'state'}` lives in a layer",
-                st.span,
-                hint="declare the function with `layer`",
-            )
-        if st.condition is not None:
-            condition = self.evaluate(st.condition, scope)
-            if not isinstance(condition, bool):
-                raise CompileError(
-                    "`when` takes true or false", st.condition.span, found=describe(condition)
-                )
-            if not condition:
-                scope.values[st.name] = ABSENT
-                return
-        type, labels = self._declared_type(st, scope)
-        name = f"{frame.path}.{st.name}"
-        if name not in frame.model.states:
-            frame.model.states.append(name)
-        initial = self.initial_value(st.init, scope, type, name)
-        place = self.site or st.span
-        node = self.registry.add(State(name, type, role, initial, place))
-        if role == "parameter" and type.rank >= 2 and _constant(initial):
-            self.registry.warn(
-                f"the weights `{name}` all start with the same value",
-                place,
-                found=f"`~ {dimension_text(st.init)}`",
-                expected="a draw, such as `glorot_uniform`",
-                hint="equal weights get equal gradients, so their units stay copies of each other",
-            )
-        scope.states[st.name] = name
-        scope.values[st.name] = Tensor(self.current.get(name, node), labels)
-
-    def _declared_type(
-        self, st: s.Param | s.StateDecl, scope: Scope
-    ) -> tuple[TensorType, tuple[Label | None, ...]]:
-        if st.type is None:
-            if self.slot_type is not None:
-                holder = scope.holder("theta")
-                theta = holder.values["theta"] if holder else unlabelled(b.zeros(self.slot_type))
-                return self.slot_type, theta.axes
-            raise CompileError(
-                f"`{st.name}` needs a type", st.span, expected="a type such as `float[units]`"
-            )
-        base = st.type.base
-        if base not in ("float", *DTYPES):
-            raise unknown_type(st.type)
-        dtype = self.registry.float_type if base in ("float", "f32") else DTYPES[base]
-        dims, labels = [], []
-        for expression in st.type.dims or ():
-            if isinstance(expression, s.Spread):
-                for axis in self._spread(expression, scope):
-                    dims.append(axis.size if isinstance(axis, Axis) else axis)
-                    labels.append(axis.label if isinstance(axis, Axis) else None)
-                continue
-            value = self.evaluate(expression, scope)
-            dim = as_dim(value)
-            if dim is None or (isinstance(dim, int) and dim < 1):
-                raise CompileError(
-                    "a dimension is a positive whole number",
-                    expression.span,
-                    found=describe(value),
-                )
-            dims.append(dim)
-            label = value.label if isinstance(value, Axis) else None
-            if label is None and isinstance(expression, s.Name):
-                label = scope.label(expression.identifier)
-            labels.append(label)
-        sizes = static_sizes(tuple(dims), st.name, st.span)
-        return TensorType(dtype, sizes), tuple(labels)
-
-    def initial_value(self, e: s.Expression, scope: Scope, type: TensorType, name: str) -> Node:
-        """The node that draws a parameter's initial value; a pure function of the seed."""
-        inner = Scope(scope.module, dict(fans(static_sizes(type.shape, name, e.span))), scope)
-        with self._drawing(type, name):
-            value = self.evaluate(e, inner)
-            tensor = self.tensor(value, type.dtype, e.span)
-            whole = Tensor(b.zeros(type), (None,) * type.rank)
-            if tensor.type.dtype != type.dtype:
-                tensor = Tensor(b.cast(tensor.node, type.dtype), tensor.axes)
-            wide, tensor = align(whole, tensor, "`~`", e.span)
-        if wide.type.shape != type.shape:
-            raise CompileError(
-                f"the initial value of `{name}` has another shape",
-                e.span,
-                expected=str(type),
-                found=shape_text(tensor),
-            )
-        return locate(tensor.node, self.site or e.span)
-
-    @contextmanager
-    def _drawing(self, type: TensorType, name: str) -> Iterator[None]:
-        before = self.init, self.composites
-        self.init, self.composites = (type, name), False
-        try:
-            yield
-        finally:
-            self.init, self.composites = before
-
-    def _materialize(self, value: Value, span: Span) -> Value:
-        """Inside `~`, a distribution stands for a draw in the shape of what is drawn."""
-        if self.init is None:
-            return value
-        type, _ = self.init
-        if isinstance(value, Closure | Partial) and _kind(value) == "init":
-            return self._materialize(self.call(value, [], span), span)
-        if isinstance(value, Builtin) and "shape" in value.parameters:
-            return self.call(value, [Given(None, list(type.shape), span)], span)
-        return value
-
-    def draw_name(self, kind: str) -> str:
-        """The stream of the next random draw, named by where it is drawn."""
-        if self.init is not None:
-            base = self.init[1]
-            kind = ""
-        else:
-            base = self.statement
-        key = f"{base}.{kind}" if kind else base
-        count = self.draws[key] = self.draws.get(key, 0) + 1
-        return key if count == 1 else f"{key}_{count}"
+        parameters.declare(self, st, scope, "buffer")
 
     # -- calls ------------------------------------------------------------------------------------
 
@@ -662,169 +536,7 @@ class Interpreter:
         self, function: Value, given: list[Given], span: Span, scope: Scope | None = None
     ) -> Value:
         """Call a function value; `scope` is the caller's, whose layer owns new parameters."""
-        if self.depth >= MAX_CALLS:
-            raise CompileError("calls are nested too deeply", span, hint="does it call itself?")
-        self.depth += 1
-        try:
-            match function:
-                case Builtin():
-                    return call_builtin(self, function, given, span)
-                case Closure():
-                    return self._call_closure(function, given, span, scope)
-                case Partial():
-                    filled = [Given(n, v, span) for n, v in function.arguments.items()]
-                    return self._call_closure(function.function, [*given, *filled], span, scope)
-                case Model():
-                    return self._call_model(function, given, span)
-                case _:
-                    raise CompileError(
-                        f"{describe(function)} is not a function",
-                        span,
-                        hint="one argument too many, or a missing operator?",
-                    )
-        finally:
-            self.depth -= 1
-
-    def _call_closure(
-        self, function: Closure, given: list[Given], span: Span, scope: Scope | None
-    ) -> Value:
-        drawn_later = function.kind == "init" and self.init is None
-        if function.kind in ("optimizer", "schedule") or drawn_later:
-            bound = assign(function.name, function.decl.parameters or (), given, span)
-            return Partial(function, {k: g.value for k, g in bound.items()})
-        frame = None
-        if function.kind == "layer":
-            outer = scope.frame if scope is not None else None
-            if outer is None:
-                raise CompileError(
-                    f"`{function.name}` is a layer, and only models and layers own layers",
-                    span,
-                    hint=f"declare `model name = {function.name}(...)` and call the model",
-                )
-            frame = outer.child(function.name)
-        return self.apply(function, given, span, frame)
-
-    def _call_model(self, model: Model, given: list[Given], span: Span) -> Value:
-        key = (model.name, *(_identity(g.value) for g in given), *(g.name for g in given))
-        if key in self.memo:
-            return self.memo[key][1]
-        count = self.draws[model.name] = self.draws.get(model.name, 0) + 1
-        suffix = "" if count == 1 else f"_{count}"
-        frame = Frame(model, model.name, f"{self.statement}.{model.name}{suffix}")
-        fixed = [Given(n, v, model.decl.span) for n, v in model.arguments.items()]
-        value = self.apply(model.function, [*given, *fixed], span, frame)
-        self.memo[key] = (tuple(g.value for g in given), value)
-        return value
-
-    def apply(
-        self, function: Closure, given: list[Given], span: Span, frame: Frame | None
-    ) -> Value:
-        """Run a function's body: bind arguments, match types, evaluate, give labels back."""
-        entering = function.module.is_library and self.site is None
-        if entering:
-            self.site = span
-        before = self.statement
-        if frame is not None:
-            self.statement = frame.stream
-        try:
-            return self._apply(function, given, span, frame)
-        except CompileError as error:
-            if entering:
-                raise _at_call(error, function, span) from None
-            raise
-        finally:
-            self.statement = before
-            if entering:
-                self.site = None
-
-    def _apply(
-        self, function: Closure, given: list[Given], span: Span, frame: Frame | None
-    ) -> Value:
-        scope, binding, values = self.bind(function, given, span, frame)
-        wrapped = self.composites and (
-            function.module.is_library or getattr(function.decl, "gradient", None) is not None
-        )
-        if wrapped:
-            result = wrap(self, function, scope, values)
-        else:
-            result = self.body(function.decl.body, scope)
-        if result is None:
-            raise CompileError(
-                f"`{function.name}` has no result",
-                span,
-                expected="a body that ends in an expression",
-                notes=[Note("declared here", function.decl.name_span)],
-            )
-        return binding.give_back(result)
-
-    def bind(
-        self, function: Closure, given: list[Given], span: Span, frame: Frame | None
-    ) -> tuple[Scope, Binding, dict[str, Value]]:
-        """The body's scope with the arguments bound, and the arguments alone."""
-        parameters = function.decl.parameters or ()
-        bound = assign(function.name, parameters, given, span)
-        scope = Scope(function.module, frame=frame)
-        if self.init is not None:
-            scope.values.update(fans(static_sizes(self.init[0].shape, function.name, span)))
-        binding = Binding(
-            function.name, scope, self.evaluate, self.registry.float_type, self.to_steps
-        )
-        values: dict[str, Value] = {}
-        ordered = sorted(parameters, key=lambda p: _is_tensor_type(p.type))
-        for parameter in ordered:
-            if parameter.name in bound:
-                value, place = bound[parameter.name].value, bound[parameter.name].span
-            elif parameter.default is not None:
-                value, place = None, parameter.default.span
-                if any(isinstance(n, s.Name) for n in s.walk(parameter.default)):
-                    continue  # may name another argument: after the tensors are bound
-                value = self.evaluate(parameter.default, scope)
-            else:
-                missing = [p.name for p in parameters if p.default is None and p.name not in bound]
-                raise CompileError(
-                    f"`{function.name}` needs {one_of(missing)}",
-                    span,
-                    expected=_signature(function),
-                    notes=[Note("declared here", function.decl.name_span)]
-                    if not function.module.is_library
-                    else (),
-                )
-            values[parameter.name] = binding.check(parameter, value, place)
-            scope.values[parameter.name] = values[parameter.name]
-        for parameter in parameters:
-            if parameter.name not in values:
-                assert parameter.default is not None
-                value = self.evaluate(parameter.default, scope)
-                values[parameter.name] = binding.check(parameter, value, parameter.default.span)
-                scope.values[parameter.name] = values[parameter.name]
-        for name, value in values.items():
-            if name in bound:
-                values[name] = scope.values[name] = binding.translate(value)
-        return scope, binding, {p.name: values[p.name] for p in parameters}
-
-    def to_steps(self, quantity: Quantity, span: Span) -> int:
-        """A duration in steps."""
-        registry = self.registry
-        if quantity.value < 0:
-            raise CompileError("a duration can't be negative", span, found=str(quantity))
-        match quantity.unit:
-            case "step" | "steps":
-                return round(quantity.value)
-            case "epoch" | "epochs" if registry.steps_per_epoch is not None:
-                return round(quantity.value * registry.steps_per_epoch)
-            case "%" if registry.steps is not None:
-                return round(quantity.value * registry.steps / 100)
-            case "epoch" | "epochs" | "%":
-                raise CompileError(
-                    "this duration has no meaning outside of `train`", span, found=str(quantity)
-                )
-        raise CompileError(
-            f"`{quantity.unit}` is no unit of training time",
-            span,
-            expected="`epochs`, `steps` or `%`",
-            found=str(quantity),
-            hint=did_you_mean(quantity.unit, ["epochs", "epoch", "steps", "step"]),
-        )
+        return calls.call(self, function, given, span, scope)
 
     def clock(self) -> Node:
         return self.read(STEP)
@@ -840,49 +552,9 @@ class Lazy:
         return self._make()
 
 
-def _kind(function: Closure | Partial) -> str:
-    return function.function.kind if isinstance(function, Partial) else function.kind
-
-
-def _identity(value: Value) -> object:
-    if isinstance(value, Tensor):
-        return ("tensor", id(value.node))
-    return ("value", repr(value) if is_number(value) or isinstance(value, str) else id(value))
-
-
 def _sizes(value: Value) -> Value:
     """The value with sizes in place of axes, as comparisons see it."""
     if isinstance(value, list | tuple):
         return [_sizes(v) for v in value]
     dim = as_dim(value)
     return value if dim is None else dim
-
-
-def _is_tensor_type(type: s.TypeExpr | None) -> bool:
-    return type is not None and type.dims is not None
-
-
-def _signature(function: Closure) -> str:
-    text = ", ".join(dimension_text_of(p) for p in function.decl.parameters or ())
-    return f"`{function.name}({text})`"
-
-
-def dimension_text_of(parameter: s.Parameter) -> str:
-    return parameter.span.source.text[parameter.span.start : parameter.span.end]
-
-
-def _constant(node: Node) -> bool:
-    while node.op.name == "broadcast_in_dim":
-        node = node.inputs[0]
-    return node.op.name == "constant"
-
-
-def _at_call(error: CompileError, function: Closure, span: Span) -> CompileError:
-    """An error inside library code, shown at the user's call with the inner place as a note."""
-    d = error.diagnostic
-    if d.span is None or not d.span.source.name.startswith("library/"):
-        return error
-    notes = (Note(f"inside `{function.name}`", d.span), *d.notes)
-    return CompileError(
-        d.message, span, expected=d.expected, found=d.found, hint=d.hint, notes=notes
-    )

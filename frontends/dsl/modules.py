@@ -166,7 +166,7 @@ class Scope:
         self.module = module
         self.values: dict[str, Value] = values if values is not None else {}
         self.parent = parent
-        self.frame = frame if frame is not None or parent is None else parent.frame
+        self.frame: Frame | None = frame if frame is not None or not parent else parent.frame
         self.states: dict[str, str] = parent.states if parent else {}  # local -> qualified name
         self.labels: dict[str, Label] = parent.labels if parent else {}
 

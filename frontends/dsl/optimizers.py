@@ -15,8 +15,9 @@ from weft.compiler.program import Optimizer, State, Update
 from weft.compiler.types import TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import BUILTINS
+from weft.frontends.dsl.calls import bind
 from weft.frontends.dsl.interpreter import Interpreter
-from weft.frontends.dsl.modules import Frame, Scope
+from weft.frontends.dsl.modules import Frame
 from weft.frontends.dsl.registry import STEP, Registry
 from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.values import (
@@ -77,7 +78,7 @@ def clock(interpreter: Interpreter) -> dict[str, Value]:
 def _schedule(interpreter: Interpreter, partial: Partial, span: Span) -> Value:
     """A schedule's value at the current step: a scalar."""
     given = [Given(n, v, span) for n, v in partial.arguments.items()]
-    scope, _, values = interpreter.bind(partial.function, given, span, None)
+    scope, _, values = bind(interpreter, partial.function, given, span, None)
     for name, value in clock(interpreter).items():
         scope.values.setdefault(name, value)
     for name, value in values.items():
@@ -119,7 +120,7 @@ def _update(partial: Partial, outer: Interpreter, type: TensorType, span: Span) 
     frame = Frame(Model(THETA, function, {}, decl), "slot", "slot")
     given = [Given(n, v, span) for n, v in partial.arguments.items()]
     inner.site = span
-    scope, _, values = inner.bind(function, given, span, frame)
+    scope, _, values = bind(inner, function, given, span, frame)
     for name, value in clock(inner).items():
         scope.values.setdefault(name, value)
     for name, value in values.items():

@@ -49,5 +49,5 @@ def matmul(left: Tensor, right: Tensor, span: Span) -> Tensor:
         )
     outer = tuple(range(lead))
     node = b.dot_general(left.node, right.node, ((lead + 1,), (lead,)), (outer, outer))
-    axes = tuple(m or n for m, n in zip(left.axes[:-1], right.axes[:-2] + (None,), strict=True))
+    axes = tuple(m or n for m, n in zip(left.axes[:-1], (*right.axes[:-2], None), strict=True))
     return Tensor(node, (*axes, right.axes[-1]))

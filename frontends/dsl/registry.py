@@ -80,7 +80,7 @@ def static_sizes(dims: tuple[Dim, ...], name: str, span: Span) -> tuple[int, ...
 
 
 def fans(shape: tuple[int, ...]) -> Mapping[str, int]:
-    """`fan_in` and `fan_out` of a weight: `[in, out]`, or `[out, in, window...]` of a convolution."""
+    """`fan_in` and `fan_out` of a weight `[in, out]` or a kernel `[out, in, window...]`."""
     if not shape:
         return {"fan_in": 1, "fan_out": 1}
     if len(shape) <= 2:

@@ -244,6 +244,9 @@ class Binding:
                     f"`...{spread.name}` = {[a.size for a in axes]}, as bound before",
                     shape_text(value),
                     span,
+                    "drop an axis of size 1 with an index: `x[..., 0]`"
+                    if 1 in (*sizes, *(a.size for a in axes))
+                    else None,
                 )
         for axis, place in zip(axes, middle, strict=True):
             self._remember(axis.label, value.axes[place])
@@ -277,11 +280,11 @@ class Binding:
                 f"{size} in {shape_text(value)}",
                 span,
             )
-        label = known.label if isinstance(known, Axis) else None
-        if label is None and isinstance(dim, s.Name):
-            label = self.scope.label(dim.identifier)
-        self._remember(label, outer)
-        return label
+        known_label = known.label if isinstance(known, Axis) else None
+        if known_label is None and isinstance(dim, s.Name):
+            known_label = self.scope.label(dim.identifier)
+        self._remember(known_label, outer)
+        return known_label
 
     def _remember(self, ours: Label | None, outer: Label | None) -> None:
         if ours is None:
@@ -306,7 +309,7 @@ class Binding:
         """A result under the names of the caller; names of this body don't leave it."""
         if isinstance(value, Tensor):
             ours = set(self.scope.labels.values()) | set(self.back)
-            axes = tuple(self.back.get(a) if a in ours and a else a for a in value.axes)
+            axes = tuple(self.back.get(a) if a is not None and a in ours else a for a in value.axes)
             return Tensor(value.node, axes, value.classes)
         if isinstance(value, list | tuple):
             return type(value)(self.give_back(v) for v in value)
@@ -336,14 +339,12 @@ def type_text(type: s.TypeExpr) -> str:
     return f"{type.base}[{', '.join(dimension_text(d) for d in type.dims)}]"
 
 
-def unit_values(defaults: Mapping[str, Value]) -> dict[str, Value]:
-    """The static arguments that describe a composite to a backend."""
-    return {
-        name: value
-        for name, value in defaults.items()
-        if isinstance(value, bool | int | float | str)
-        or (
-            isinstance(value, list | tuple)
-            and all(isinstance(v, bool | int | float | str) for v in value)
-        )
-    }
+def static_arguments(values: Mapping[str, Value]) -> dict[str, Value]:
+    """The static arguments that describe a composite to a backend, as plain constants."""
+    found: dict[str, Value] = {}
+    for name, value in values.items():
+        items = value if isinstance(value, list | tuple) else [value]
+        plain = [v.size if isinstance(v, Axis) else v for v in items]
+        if all(isinstance(v, bool | int | float | str) for v in plain):
+            found[name] = tuple(plain) if isinstance(value, list | tuple) else plain[0]
+    return found

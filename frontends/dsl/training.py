@@ -513,10 +513,10 @@ class Pass:
             if any(n in old for n in topological(nodes)):
                 del self.values[key]
         memo = self.interpreter.memo
-        for key, (_, value) in list(memo.items()):
-            nodes = [v.node for v in _flat(value) if isinstance(v, Tensor)]
+        for call, (_, result) in list(memo.items()):
+            nodes = [v.node for v in _flat(result) if isinstance(v, Tensor)]
             if any(n in old for n in topological(nodes)):
-                del memo[key]
+                del memo[call]
 
     def _clip(self) -> Callable[[Node], Node] | None:
         partial = self._rule("clip", "such as `global_norm(1.0)`")

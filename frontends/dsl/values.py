@@ -59,6 +59,13 @@ class Tensor:
         return [Axis(a, d) for a, d in zip(self.axes, self.type.shape, strict=True)]
 
 
+class Absent:
+    """A parameter whose `when` condition is false: arithmetic with it leaves the other operand."""
+
+
+ABSENT = Absent()
+
+
 def unlabelled(node: Node) -> Tensor:
     return Tensor(node, (None,) * node.type.rank)
 
@@ -188,6 +195,11 @@ class Splits:
 class Metric:
     split: str
     name: str
+
+
+def kind_of(function: Closure | Partial) -> str:
+    """`fn`, `layer`, `init`, ...: the declaration's keyword."""
+    return function.kind if isinstance(function, Closure) else function.function.kind
 
 
 def is_number(value: Value) -> bool:

@@ -1,0 +1,173 @@
+"""`param` and `state`: their types, their initial values, and the names of random draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from weft.compiler import builder as b
+from weft.compiler.errors import CompileError, Span
+from weft.compiler.graph import Node, locate
+from weft.compiler.program import State
+from weft.compiler.types import DTYPES, TensorType
+from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.axes import align
+from weft.frontends.dsl.modules import Scope
+from weft.frontends.dsl.registry import fans, static_sizes
+from weft.frontends.dsl.signatures import Given, dimension_text, unknown_type
+from weft.frontends.dsl.values import (
+    ABSENT,
+    Axis,
+    Builtin,
+    Closure,
+    Label,
+    Partial,
+    Tensor,
+    Value,
+    as_dim,
+    describe,
+    kind_of,
+    shape_text,
+    unlabelled,
+)
+
+if TYPE_CHECKING:
+    from weft.frontends.dsl.interpreter import Interpreter
+
+
+def declare(interpreter: Interpreter, st: s.Param | s.StateDecl, scope: Scope, role: str) -> None:
+    frame = scope.frame
+    if frame is None:
+        raise CompileError(
+            f"a `{'param' if role == 'parameter' else 'state'}` lives in a layer",
+            st.span,
+            hint="declare the function with `layer`",
+        )
+    if st.condition is not None:
+        condition = interpreter.evaluate(st.condition, scope)
+        if not isinstance(condition, bool):
+            raise CompileError(
+                "`when` takes true or false", st.condition.span, found=describe(condition)
+            )
+        if not condition:
+            scope.values[st.name] = ABSENT
+            return
+    type, labels = _declared_type(interpreter, st, scope)
+    name = f"{frame.path}.{st.name}"
+    if name not in frame.model.states:
+        frame.model.states.append(name)
+    initial = _initial_value(interpreter, st.init, scope, type, name)
+    place = interpreter.site or st.span
+    node = interpreter.registry.add(State(name, type, role, initial, place))
+    if role == "parameter" and type.rank >= 2 and _constant(initial):
+        interpreter.registry.warn(
+            f"the weights `{name}` all start with the same value",
+            place,
+            found=f"`~ {dimension_text(st.init)}`",
+            expected="a draw, such as `glorot_uniform`",
+            hint="equal weights get equal gradients, so their units stay copies of each other",
+        )
+    scope.states[st.name] = name
+    scope.values[st.name] = Tensor(interpreter.current.get(name, node), labels)
+
+
+def _declared_type(
+    interpreter: Interpreter, st: s.Param | s.StateDecl, scope: Scope
+) -> tuple[TensorType, tuple[Label | None, ...]]:
+    if st.type is None:
+        if interpreter.slot_type is not None:
+            holder = scope.holder("theta")
+            theta = holder.values["theta"] if holder else unlabelled(b.zeros(interpreter.slot_type))
+            return interpreter.slot_type, theta.axes
+        raise CompileError(
+            f"`{st.name}` needs a type", st.span, expected="a type such as `float[units]`"
+        )
+    base = st.type.base
+    if base not in ("float", *DTYPES):
+        raise unknown_type(st.type)
+    dtype = interpreter.registry.float_type if base in ("float", "f32") else DTYPES[base]
+    dims, labels = [], []
+    for expression in st.type.dims or ():
+        if isinstance(expression, s.Spread):
+            for axis in interpreter._spread(expression, scope):
+                dims.append(axis.size if isinstance(axis, Axis) else axis)
+                labels.append(axis.label if isinstance(axis, Axis) else None)
+            continue
+        value = interpreter.evaluate(expression, scope)
+        dim = as_dim(value)
+        if dim is None or (isinstance(dim, int) and dim < 1):
+            raise CompileError(
+                "a dimension is a positive whole number",
+                expression.span,
+                found=describe(value),
+            )
+        dims.append(dim)
+        label = value.label if isinstance(value, Axis) else None
+        if label is None and isinstance(expression, s.Name):
+            label = scope.label(expression.identifier)
+        labels.append(label)
+    sizes = static_sizes(tuple(dims), st.name, st.span)
+    return TensorType(dtype, sizes), tuple(labels)
+
+
+def _initial_value(
+    interpreter: Interpreter, e: s.Expression, scope: Scope, type: TensorType, name: str
+) -> Node:
+    """The node that draws a parameter's initial value; a pure function of the seed."""
+    inner = Scope(scope.module, dict(fans(static_sizes(type.shape, name, e.span))), scope)
+    with _drawing(interpreter, type, name):
+        value = interpreter.evaluate(e, inner)
+        tensor = interpreter.tensor(value, type.dtype, e.span)
+        whole = Tensor(b.zeros(type), (None,) * type.rank)
+        if tensor.type.dtype != type.dtype:
+            tensor = Tensor(b.cast(tensor.node, type.dtype), tensor.axes)
+        wide, tensor = align(whole, tensor, "`~`", e.span)
+    if wide.type.shape != type.shape:
+        raise CompileError(
+            f"the initial value of `{name}` has another shape",
+            e.span,
+            expected=str(type),
+            found=shape_text(tensor),
+        )
+    return locate(tensor.node, interpreter.site or e.span)
+
+
+@contextmanager
+def _drawing(interpreter: Interpreter, type: TensorType, name: str) -> Iterator[None]:
+    before = interpreter.init, interpreter.composites
+    interpreter.init, interpreter.composites = (type, name), False
+    try:
+        yield
+    finally:
+        interpreter.init, interpreter.composites = before
+
+
+def materialize(interpreter: Interpreter, value: Value, span: Span) -> Value:
+    """Inside `~`, a distribution stands for a draw in the shape of what is drawn."""
+    if interpreter.init is None:
+        return value
+    type, _ = interpreter.init
+    if isinstance(value, Closure | Partial) and kind_of(value) == "init":
+        return materialize(interpreter, interpreter.call(value, [], span), span)
+    if isinstance(value, Builtin) and "shape" in value.parameters:
+        return interpreter.call(value, [Given(None, list(type.shape), span)], span)
+    return value
+
+
+def draw_name(interpreter: Interpreter, kind: str) -> str:
+    """The stream of the next random draw, named by where it is drawn."""
+    if interpreter.init is not None:
+        base = interpreter.init[1]
+        kind = ""
+    else:
+        base = interpreter.statement
+    key = f"{base}.{kind}" if kind else base
+    count = interpreter.draws[key] = interpreter.draws.get(key, 0) + 1
+    return key if count == 1 else f"{key}_{count}"
+
+
+def _constant(node: Node) -> bool:
+    while node.op.name == "broadcast_in_dim":
+        node = node.inputs[0]
+    return node.op.name == "constant"
