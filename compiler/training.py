@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from weft.compiler import builder as b
+from weft.compiler.composites import bodies
 from weft.compiler.gradient import differentiate
 from weft.compiler.graph import Graph, Node, locate, substitute, topological
 from weft.compiler.ops import Kind
@@ -61,7 +62,8 @@ def inlined(forward: Forward, keep: frozenset[str]) -> Forward:
     graph = forward_graph(forward)
     stated = {
         str(n.attributes["name"])
-        for n in graph.nodes
+        for part in (graph, *bodies(graph))
+        for n in part.nodes
         if n.op.name == "call" and n.attributes["gradient"] is not None
     }
     opened = inline_calls(graph, keep | stated)
