@@ -136,6 +136,13 @@ def elaborate(
     """
     module, unnamed = load_module(source, base)
     trains = [d for d in unnamed if isinstance(d, s.TrainDecl)]
+    for other in unnamed:
+        if isinstance(other, s.StudyDecl):
+            raise CompileError(
+                "studies can't be run yet",
+                Span(source, other.span.start, other.span.start + len("study")),
+                hint="leave the block out, and vary values with `--set`",
+            )
     if len(trains) != 1:
         raise CompileError(
             "the spec has no `train` block" if not trains else "the spec has two `train` blocks",
