@@ -87,9 +87,16 @@ def _stretch_hint(mine: object, theirs: object) -> str | None:
 def axis_index(tensor: Tensor, value: Value, span: Span) -> int:
     """The position of an axis given by name (a bound axis) or by number (negative from the end)."""
     if isinstance(value, Axis):
-        if value.label is not None and value.label in tensor.axes:
-            return tensor.axes.index(value.label)
         name = value.label.name if value.label else str(value.size)
+        if value.label is not None and value.label in tensor.axes:
+            if tensor.axes.count(value.label) > 1:
+                raise CompileError(
+                    f"the tensor has two axes `{name}`",
+                    span,
+                    found=shape_text(tensor),
+                    hint="count the axis: -1 is the last, -2 the one before",
+                )
+            return tensor.axes.index(value.label)
         raise CompileError(
             f"the tensor has no axis `{name}`",
             span,
