@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from weft.backends.numpy import kernels, products, windows
+from weft.backends.numpy import convolution, kernels, products, windows
 from weft.compiler.graph import Node
 from weft.compiler.passes.views import Layout, contiguous, view
 from weft.compiler.types import I8, I32, I64, DType, static_shape
@@ -489,7 +489,7 @@ TABLE: dict[str, Template] = {
     "arg_min": _arg("argmin"),
     # Contractions and windows.
     "dot_general": products.dot_general,
-    "conv": windows.conv,
+    "conv": convolution.conv,
     "reduce_window": windows.reduce_window,
     "arg_reduce_window": windows.arg_reduce_window,
     # Movement.
@@ -528,6 +528,8 @@ def scratch(node: Node) -> int:
         return prod(_shape(node.inputs[1])) * 8
     if node.op.name == "reduce_sum":
         return products.sum_scratch(node)
-    if node.op.name in ("conv", "reduce_window", "arg_reduce_window"):
+    if node.op.name == "conv":
+        return convolution.scratch(node)
+    if node.op.name in ("reduce_window", "arg_reduce_window"):
         return windows.scratch(node)
     return 0
