@@ -9,8 +9,9 @@ from typing import Any, Protocol
 from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Note, RunError, did_you_mean, one_of
 from weft.compiler.graph import Graph, Node
+from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.program import DataSpec, Field
-from weft.compiler.types import DTYPES, I64, TensorType
+from weft.compiler.types import DTYPES, I64, Dim, SymDim, TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Module, Scope
@@ -236,8 +237,32 @@ def _field(
             found=str(one),
             notes=[Note(f"declared as `{type_text(declared.type)}`", declared.type.span)],
         )
+    _each_alone(declared, tensor.node, columns, registry.batch_size)
     field = Field(declared.name, TensorType(dtype, tuple(dims)), classes, declared.span)
     return field, b.cast(tensor.node, dtype)
+
+
+def _each_alone(
+    declared: s.FieldDecl, value: Node, columns: Mapping[str, Node], batch: Dim
+) -> None:
+    """Refuse what mixes examples: fields are prepared in pieces, and the pieces must not show."""
+    graph = inline_calls(Graph("field", tuple(columns.values()), (value,)), frozenset())
+    reached = set(graph.inputs)
+    for node in graph.nodes:
+        if not reached.isdisjoint(node.inputs):
+            reached.add(node)
+            if not any(_varies(size, batch) for size in node.type.shape):
+                raise CompileError(
+                    f"`{declared.name}` mixes examples",
+                    node.span or declared.value.span,
+                    expected="a value for each example that depends on that example alone",
+                    found=str(node.type),
+                    hint="reduce over the other axes (`over = -1`), or normalise in the model",
+                )
+
+
+def _varies(size: Dim, batch: Dim) -> bool:
+    return isinstance(size, SymDim) and isinstance(batch, SymDim) and batch.symbols <= size.symbols
 
 
 def _static_dim(interpreter: Interpreter, dim: s.Expression, scope: Scope) -> int:
