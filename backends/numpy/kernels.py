@@ -13,6 +13,7 @@ from weft.compiler.philox import Philox
 from weft.compiler.special import erf as reference_erf
 
 Array = np.ndarray
+_SCATTERED = 1 << 16  # positions worked out at once
 
 __all__ = [
     "Philox",
@@ -73,27 +74,25 @@ def scatterer(
     width, count = prod(tail), prod(index_shape)
     distinct = len(index_shape) == batch_dims or prod(index_shape[batch_dims:]) == 1
 
+    lanes = np.arange(width, dtype=np.int64)
+    chunk = max(1, _SCATTERED // max(1, width))
+
     def scatter(x: Array, indices: Array, updates: Array) -> None:
         if not count or not width:
             return
-        table = x.reshape(-1, *tail)
         if distinct:  # one index a lane: no row is named twice
-            table[rows(indices)] += updates
-        elif width < 8:
-            np.add.at(table, rows(indices), updates)
-        else:
-            _add_sorted(table.reshape(-1, width), rows(indices).reshape(-1), updates)
+            x.reshape(-1, *tail)[rows(indices)] += updates
+            return
+        # NumPy adds at single positions several times faster than at rows.
+        flat, found = x.reshape(-1), rows(indices).reshape(-1)
+        values = updates.reshape(count, width)
+        for start in range(0, count, chunk):
+            places = found[start : start + chunk]
+            if width > 1:
+                places = (places[:, None] * width + lanes).reshape(-1)
+            np.add.at(flat, places, values[start : start + chunk].reshape(-1))
 
     return scatter
-
-
-def _add_sorted(table: Array, rows: Array, updates: Array) -> None:
-    """Rows with the same number are brought together and summed, each row then added once."""
-    order = np.argsort(rows, kind="stable")
-    found = rows[order]
-    starts = np.flatnonzero(np.concatenate(([True], found[1:] != found[:-1])))
-    sums = np.add.reduceat(updates.reshape(len(rows), -1)[order], starts, axis=0, dtype=table.dtype)
-    table[found[starts]] += sums
 
 
 # -- layouts --------------------------------------------------------------------------------------
