@@ -31,11 +31,6 @@ class TypeRuleError(ValueError):
     """Operands that an operation can't take."""
 
 
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise TypeRuleError(message)
-
-
 def _shape_text(shape: Shape) -> str:
     return "[" + ", ".join(str(d) for d in shape) + "]"
 
@@ -44,14 +39,17 @@ def _shape_text(shape: Shape) -> str:
 
 
 def _numbers(x: TensorType) -> None:
-    require(x.dtype.kind in NUMBERS, f"needs numbers, got {x}")
+    if x.dtype.kind not in NUMBERS:
+        raise TypeRuleError(f"needs numbers, got {x}")
 
 
 def _same(types: tuple[TensorType, ...]) -> TensorType:
     first = types[0]
     for other in types[1:]:
-        require(other.dtype == first.dtype, f"element types differ: {first} and {other}")
-        require(other.shape == first.shape, f"shapes differ: {first} and {other}")
+        if other.dtype != first.dtype:
+            raise TypeRuleError(f"element types differ: {first} and {other}")
+        if other.shape != first.shape:
+            raise TypeRuleError(f"shapes differ: {first} and {other}")
     return first
 
 
@@ -59,7 +57,8 @@ def elementwise(*kinds: str) -> Rule:
     """Operands of one type, of the given kinds, to a result of the same type."""
 
     def rule(*types: TensorType) -> TensorType:
-        require(types[0].dtype.kind in kinds, f"needs {' or '.join(kinds)}, got {types[0]}")
+        if types[0].dtype.kind not in kinds:
+            raise TypeRuleError(f"needs {' or '.join(kinds)}, got {types[0]}")
         return _same(types)
 
     return rule
@@ -70,14 +69,17 @@ def comparison(*types: TensorType) -> TensorType:
 
 
 def float_test(x: TensorType) -> TensorType:
-    require(x.dtype.kind == "float", f"needs float, got {x}")
+    if x.dtype.kind != "float":
+        raise TypeRuleError(f"needs float, got {x}")
     return x.with_dtype(BOOL)
 
 
 def select(condition: TensorType, on_true: TensorType, on_false: TensorType) -> TensorType:
-    require(condition.dtype == BOOL, f"the condition must be bool, got {condition}")
+    if condition.dtype != BOOL:
+        raise TypeRuleError(f"the condition must be bool, got {condition}")
     result = _same((on_true, on_false))
-    require(condition.shape == result.shape, f"shapes differ: {condition} and {result}")
+    if condition.shape != result.shape:
+        raise TypeRuleError(f"shapes differ: {condition} and {result}")
     return result
 
 
@@ -89,31 +91,38 @@ def cast(x: TensorType, *, dtype: DType) -> TensorType:
 
 
 def input_(*, name: str, type: TensorType) -> TensorType:
-    require(bool(name), "an input needs a name")
+    if not bool(name):
+        raise TypeRuleError("an input needs a name")
     return type
 
 
 def constant(*, value: Any, dtype: DType, shape: Shape) -> TensorType:
     if isinstance(value, tuple):
         size = reduce(mul, shape, 1)
-        require(len(value) == size, f"{len(value)} values for shape {_shape_text(shape)}")
+        if len(value) != size:
+            raise TypeRuleError(f"{len(value)} values for shape {_shape_text(shape)}")
     return TensorType(dtype, shape)
 
 
 def iota(*, dtype: DType, shape: Shape, axis: int) -> TensorType:
-    require(0 <= axis < len(shape), f"axis {axis} is outside {_shape_text(shape)}")
-    require(dtype.kind != "bool", "iota counts, so it can't be bool")
+    if not (0 <= axis < len(shape)):
+        raise TypeRuleError(f"axis {axis} is outside {_shape_text(shape)}")
+    if dtype.kind == "bool":
+        raise TypeRuleError("iota counts, so it can't be bool")
     return TensorType(dtype, shape)
 
 
 def dim_size(*, dim: Dim, dtype: DType) -> TensorType:
-    require(isinstance(dim, int | SymDim), "dim must be a dimension")
+    if not isinstance(dim, int | SymDim):
+        raise TypeRuleError("dim must be a dimension")
     return TensorType(dtype, ())
 
 
 def random_bits(seed: TensorType, step: TensorType, *, shape: Shape, stream: str) -> TensorType:
-    require(seed == TensorType(U32, (2,)), f"the seed must be u32[2], got {seed}")
-    require(step == TensorType(U32, ()), f"the step must be u32[], got {step}")
+    if seed != TensorType(U32, (2,)):
+        raise TypeRuleError(f"the seed must be u32[2], got {seed}")
+    if step != TensorType(U32, ()):
+        raise TypeRuleError(f"the step must be u32[], got {step}")
     return TensorType(U32, shape)
 
 
@@ -121,13 +130,16 @@ def random_bits(seed: TensorType, step: TensorType, *, shape: Shape, stream: str
 
 
 def _axes(x: TensorType, axes: tuple[int, ...]) -> None:
-    require(all(0 <= a < x.rank for a in axes), f"axes {axes} are outside {x}")
-    require(list(axes) == sorted(set(axes)), f"axes {axes} must increase")
+    if not all(0 <= a < x.rank for a in axes):
+        raise TypeRuleError(f"axes {axes} are outside {x}")
+    if list(axes) != sorted(set(axes)):
+        raise TypeRuleError(f"axes {axes} must increase")
 
 
 def reduction(*kinds: str) -> Rule:
     def rule(x: TensorType, *, axes: tuple[int, ...]) -> TensorType:
-        require(x.dtype.kind in kinds, f"needs {' or '.join(kinds)}, got {x}")
+        if x.dtype.kind not in kinds:
+            raise TypeRuleError(f"needs {' or '.join(kinds)}, got {x}")
         _axes(x, axes)
         return x.with_shape(d for i, d in enumerate(x.shape) if i not in axes)
 
@@ -135,14 +147,18 @@ def reduction(*kinds: str) -> Rule:
 
 
 def arg_reduction(x: TensorType, *, axis: int) -> TensorType:
-    require(0 <= axis < x.rank, f"axis {axis} is outside {x}")
-    require(x.dtype.kind != "bool", f"can't order {x}")
-    require(x.shape[axis] != 0, f"axis {axis} of {x} has no elements")
+    if not (0 <= axis < x.rank):
+        raise TypeRuleError(f"axis {axis} is outside {x}")
+    if x.dtype.kind == "bool":
+        raise TypeRuleError(f"can't order {x}")
+    if x.shape[axis] == 0:
+        raise TypeRuleError(f"axis {axis} of {x} has no elements")
     return TensorType(I64, x.shape[:axis] + x.shape[axis + 1 :])
 
 
 def same_shape_along_axis(x: TensorType, *, axis: int, **_: bool) -> TensorType:
-    require(0 <= axis < x.rank, f"axis {axis} is outside {x}")
+    if not (0 <= axis < x.rank):
+        raise TypeRuleError(f"axis {axis} is outside {x}")
     _numbers(x)
     return x
 
@@ -153,9 +169,11 @@ def arg_sort(x: TensorType, *, axis: int, descending: bool) -> TensorType:
 
 def top_k(x: TensorType, *, k: int) -> TensorType:
     _numbers(x)
-    require(x.rank > 0, "top_k needs at least one axis")
+    if x.rank <= 0:
+        raise TypeRuleError("top_k needs at least one axis")
     last = x.shape[-1]
-    require(not isinstance(last, int) or 0 < k <= last, f"k = {k} is outside 1..{last}")
+    if not (not isinstance(last, int) or 0 < k <= last):
+        raise TypeRuleError(f"k = {k} is outside 1..{last}")
     return x.with_shape((*x.shape[:-1], k))
 
 
@@ -175,20 +193,21 @@ def dot_general(
 ) -> TensorType:
     """Result axes: batch axes, then the free axes of `lhs`, then those of `rhs`."""
     _numbers(lhs)
-    require(lhs.dtype == rhs.dtype, f"element types differ: {lhs} and {rhs}")
+    if lhs.dtype != rhs.dtype:
+        raise TypeRuleError(f"element types differ: {lhs} and {rhs}")
     for side, pair in (("contracting", contract), ("batch", batch)):
-        require(len(pair[0]) == len(pair[1]), f"{side} axes {pair} differ in number")
+        if len(pair[0]) != len(pair[1]):
+            raise TypeRuleError(f"{side} axes {pair} differ in number")
         for i, j in zip(*pair, strict=True):
-            require(
-                0 <= i < lhs.rank and 0 <= j < rhs.rank,
-                f"{side} axes {pair} are outside {lhs}, {rhs}",
-            )
-            require(
-                lhs.shape[i] == rhs.shape[j],
-                f"{side} dimensions differ: {lhs.shape[i]} in {lhs} and {rhs.shape[j]} in {rhs}",
-            )
+            if not (0 <= i < lhs.rank and 0 <= j < rhs.rank):
+                raise TypeRuleError(f"{side} axes {pair} are outside {lhs}, {rhs}")
+            if lhs.shape[i] != rhs.shape[j]:
+                raise TypeRuleError(
+                    f"{side} dimensions differ: {lhs.shape[i]} in {lhs} and {rhs.shape[j]} in {rhs}"
+                )
     for used in ((*contract[0], *batch[0]), (*contract[1], *batch[1])):
-        require(len(used) == len(set(used)), f"an axis is named twice: {contract}, {batch}")
+        if len(used) != len(set(used)):
+            raise TypeRuleError(f"an axis is named twice: {contract}, {batch}")
     free = [
         t.shape[i]
         for t, c, b in ((lhs, contract[0], batch[0]), (rhs, contract[1], batch[1]))
@@ -210,7 +229,8 @@ def dilated_size(size: Dim, factor: int) -> Dim:
 
 
 def _positive(name: str, numbers: tuple[int, ...]) -> None:
-    require(all(n > 0 for n in numbers), f"{name} must be positive, got {numbers}")
+    if not all(n > 0 for n in numbers):
+        raise TypeRuleError(f"{name} must be positive, got {numbers}")
 
 
 def conv(
@@ -232,31 +252,28 @@ def conv(
     _positive("strides", strides)
     _positive("dilations", (*lhs_dilation, *rhs_dilation))
     _positive("groups", (groups,))
-    require(x.dtype == kernel.dtype, f"element types differ: {x} and {kernel}")
-    require(x.rank == kernel.rank == rank + 2, f"needs {rank + 2} axes, got {x} and {kernel}")
-    require(
-        len(padding) == len(lhs_dilation) == len(rhs_dilation) == rank,
-        "strides, padding and dilations must have one entry a spatial axis",
-    )
+    if x.dtype != kernel.dtype:
+        raise TypeRuleError(f"element types differ: {x} and {kernel}")
+    if not (x.rank == kernel.rank == rank + 2):
+        raise TypeRuleError(f"needs {rank + 2} axes, got {x} and {kernel}")
+    if not (len(padding) == len(lhs_dilation) == len(rhs_dilation) == rank):
+        raise TypeRuleError("strides, padding and dilations must have one entry a spatial axis")
     channels, outputs = x.shape[1], kernel.shape[0]
-    require(
-        kernel.shape[1] * groups == channels,
-        f"{channels} channels in {groups} group(s) don't meet kernel {kernel}",
-    )
-    require(
-        isinstance(outputs, SymDim) or outputs % groups == 0,
-        f"{outputs} outputs can't be split into {groups} groups",
-    )
+    if kernel.shape[1] * groups != channels:
+        raise TypeRuleError(f"{channels} channels in {groups} group(s) don't meet kernel {kernel}")
+    if not (isinstance(outputs, SymDim) or outputs % groups == 0):
+        raise TypeRuleError(f"{outputs} outputs can't be split into {groups} groups")
     spatial = []
     for i in range(rank):
         dilated, width = dilated_size(x.shape[2 + i], lhs_dilation[i]), kernel.shape[2 + i]
-        require(width != 0, f"the kernel {kernel} has no elements")
+        if width == 0:
+            raise TypeRuleError(f"the kernel {kernel} has no elements")
         out = window_size(dilated, width, strides[i], *padding[i], rhs_dilation[i])
-        require(
-            not isinstance(out, int) or out > 0,
-            f"a window of {dilated_size(width, rhs_dilation[i])} doesn't fit into {dilated} "
-            f"with padding {padding[i]}",
-        )
+        if not (not isinstance(out, int) or out > 0):
+            raise TypeRuleError(
+                f"a window of {dilated_size(width, rhs_dilation[i])} doesn't fit into {dilated} "
+                f"with padding {padding[i]}"
+            )
         spatial.append(out)
     return x.with_shape((x.shape[0], outputs, *spatial))
 
@@ -273,24 +290,28 @@ def reduce_window(
     """Windows over the last `len(window)` axes. Negative padding cuts."""
     rank = len(window)
     _numbers(x)
-    require(reducer in ("sum", "max", "min"), f"no reducer {reducer!r}")
-    require(0 < rank <= x.rank, f"a window over {rank} axes of {x}")
-    require(len(strides) == len(padding) == len(dilation) == rank, "one entry a window axis")
+    if reducer not in ("sum", "max", "min"):
+        raise TypeRuleError(f"no reducer {reducer!r}")
+    if not (0 < rank <= x.rank):
+        raise TypeRuleError(f"a window over {rank} axes of {x}")
+    if not (len(strides) == len(padding) == len(dilation) == rank):
+        raise TypeRuleError("one entry a window axis")
     for name, numbers in (("windows", window), ("strides", strides), ("dilations", dilation)):
         _positive(name, numbers)
     sizes = []
     for i, size in enumerate(x.shape[x.rank - rank :]):
         out = window_size(size, window[i], strides[i], *padding[i], dilation[i])
-        require(
-            not isinstance(out, int) or out > 0,
-            f"a window of {window[i]} doesn't fit into {size} with padding {padding[i]}",
-        )
+        if not (not isinstance(out, int) or out > 0):
+            raise TypeRuleError(
+                f"a window of {window[i]} doesn't fit into {size} with padding {padding[i]}"
+            )
         sizes.append(out)
     return x.with_shape((*x.shape[: x.rank - rank], *sizes))
 
 
 def arg_reduce_window(x: TensorType, *, reducer: str, **attributes: Any) -> TensorType:
-    require(reducer in ("max", "min"), f"no position of {reducer!r}")
+    if reducer not in ("max", "min"):
+        raise TypeRuleError(f"no position of {reducer!r}")
     return reduce_window(x, reducer=reducer, **attributes).with_dtype(I64)
 
 
@@ -299,39 +320,44 @@ def arg_reduce_window(x: TensorType, *, reducer: str, **attributes: Any) -> Tens
 
 def reshape(x: TensorType, *, shape: Shape) -> TensorType:
     result = x.with_shape(shape)
-    require(
-        result.size == x.size,
-        f"{_shape_text(shape)} has {result.size} elements, {x} has {x.size}",
-    )
+    if result.size != x.size:
+        raise TypeRuleError(f"{_shape_text(shape)} has {result.size} elements, {x} has {x.size}")
     return result
 
 
 def transpose(x: TensorType, *, permutation: tuple[int, ...]) -> TensorType:
-    require(sorted(permutation) == list(range(x.rank)), f"{permutation} doesn't permute {x}")
+    if sorted(permutation) != list(range(x.rank)):
+        raise TypeRuleError(f"{permutation} doesn't permute {x}")
     return x.with_shape(x.shape[i] for i in permutation)
 
 
 def broadcast_in_dim(x: TensorType, *, shape: Shape, dims: tuple[int, ...]) -> TensorType:
     """Axis `i` of `x` becomes axis `dims[i]`; the others are new."""
-    require(len(dims) == x.rank, f"{len(dims)} axes named for {x}")
-    require(list(dims) == sorted(set(dims)), f"axes {dims} must increase")
+    if len(dims) != x.rank:
+        raise TypeRuleError(f"{len(dims)} axes named for {x}")
+    if list(dims) != sorted(set(dims)):
+        raise TypeRuleError(f"axes {dims} must increase")
     for size, axis in zip(x.shape, dims, strict=True):
-        require(0 <= axis < len(shape), f"axis {axis} is outside {_shape_text(shape)}")
-        require(shape[axis] == size, f"axis {axis} of {_shape_text(shape)} doesn't match {x}")
+        if not (0 <= axis < len(shape)):
+            raise TypeRuleError(f"axis {axis} is outside {_shape_text(shape)}")
+        if shape[axis] != size:
+            raise TypeRuleError(f"axis {axis} of {_shape_text(shape)} doesn't match {x}")
     return x.with_shape(shape)
 
 
 def slice_(
     x: TensorType, *, start: tuple[Dim, ...], limit: tuple[Dim, ...], strides: tuple[int, ...]
 ) -> TensorType:
-    require(len(start) == len(limit) == len(strides) == x.rank, f"one entry an axis of {x}")
+    if not (len(start) == len(limit) == len(strides) == x.rank):
+        raise TypeRuleError(f"one entry an axis of {x}")
     sizes = []
     for size, low, high, stride in zip(x.shape, start, limit, strides, strict=True):
-        if isinstance(low, int) and isinstance(high, int):
-            require(0 <= low <= high, f"{low}:{high} is not a range")
-        if isinstance(high, int) and isinstance(size, int):
-            require(high <= size, f"{low}:{high} is outside 0:{size}")
-        require(stride > 0, "strides must be positive")
+        if isinstance(low, int) and isinstance(high, int) and not (0 <= low <= high):
+            raise TypeRuleError(f"{low}:{high} is not a range")
+        if isinstance(high, int) and isinstance(size, int) and high > size:
+            raise TypeRuleError(f"{low}:{high} is outside 0:{size}")
+        if stride <= 0:
+            raise TypeRuleError("strides must be positive")
         sizes.append((high - low + (stride - 1)) // stride)
     return x.with_shape(sizes)
 
@@ -345,29 +371,35 @@ def pad(
     value: float,
 ) -> TensorType:
     """`interior` elements between neighbours, then `low` and `high` around; negative ones cut."""
-    require(len(low) == len(high) == len(interior) == x.rank, f"one entry an axis of {x}")
+    if not (len(low) == len(high) == len(interior) == x.rank):
+        raise TypeRuleError(f"one entry an axis of {x}")
     sizes = []
     for size, before, after, between in zip(x.shape, low, high, interior, strict=True):
-        require(between >= 0, f"interior padding {between} is negative")
+        if between < 0:
+            raise TypeRuleError(f"interior padding {between} is negative")
         out = dilated_size(size, between + 1) + before + after
-        require(not isinstance(out, int) or out >= 0, f"padding {before}, {after} empties {x}")
+        if not (not isinstance(out, int) or out >= 0):
+            raise TypeRuleError(f"padding {before}, {after} empties {x}")
         sizes.append(out)
     return x.with_shape(sizes)
 
 
 def concat(*types: TensorType, axis: int) -> TensorType:
-    require(bool(types), "concat needs an operand")
+    if not bool(types):
+        raise TypeRuleError("concat needs an operand")
     first = types[0]
-    require(0 <= axis < first.rank, f"axis {axis} is outside {first}")
+    if not (0 <= axis < first.rank):
+        raise TypeRuleError(f"axis {axis} is outside {first}")
     total: Dim = 0
     for t in types:
-        require(t.dtype == first.dtype, f"element types differ: {first} and {t}")
-        require(
+        if t.dtype != first.dtype:
+            raise TypeRuleError(f"element types differ: {first} and {t}")
+        if not (
             t.rank == first.rank
             and t.shape[:axis] == first.shape[:axis]
-            and t.shape[axis + 1 :] == first.shape[axis + 1 :],
-            f"shapes differ beside axis {axis}: {first} and {t}",
-        )
+            and t.shape[axis + 1 :] == first.shape[axis + 1 :]
+        ):
+            raise TypeRuleError(f"shapes differ beside axis {axis}: {first} and {t}")
         total = total + t.shape[axis]
     return first.with_shape(total if i == axis else d for i, d in enumerate(first.shape))
 
@@ -379,16 +411,16 @@ def reverse(x: TensorType, *, axes: tuple[int, ...]) -> TensorType:
 
 def gather(x: TensorType, indices: TensorType, *, batch_dims: int) -> TensorType:
     """Shape: the batch axes, the other axes of `indices`, the axes of `x` after the indexed one."""
-    require(indices.dtype.kind in ("int", "uint"), f"indices must be integers, got {indices}")
-    require(
-        0 <= batch_dims < x.rank and batch_dims <= indices.rank,
-        f"{x} and {indices} don't have {batch_dims} batch axes and one to index",
-    )
-    require(x.shape[batch_dims] != 0, f"axis {batch_dims} of {x} has no elements to index")
-    require(
-        x.shape[:batch_dims] == indices.shape[:batch_dims],
-        f"batch axes differ: {x} and {indices}",
-    )
+    if indices.dtype.kind not in ("int", "uint"):
+        raise TypeRuleError(f"indices must be integers, got {indices}")
+    if not (0 <= batch_dims < x.rank and batch_dims <= indices.rank):
+        raise TypeRuleError(
+            f"{x} and {indices} don't have {batch_dims} batch axes and one to index"
+        )
+    if x.shape[batch_dims] == 0:
+        raise TypeRuleError(f"axis {batch_dims} of {x} has no elements to index")
+    if x.shape[:batch_dims] != indices.shape[:batch_dims]:
+        raise TypeRuleError(f"batch axes differ: {x} and {indices}")
     return x.with_shape(indices.shape + x.shape[batch_dims + 1 :])
 
 
@@ -396,14 +428,17 @@ def scatter_add(
     x: TensorType, indices: TensorType, updates: TensorType, *, batch_dims: int
 ) -> TensorType:
     expected = gather(x, indices, batch_dims=batch_dims)
-    require(updates == expected, f"updates must be {expected}, got {updates}")
+    if updates != expected:
+        raise TypeRuleError(f"updates must be {expected}, got {updates}")
     return x
 
 
 def call(*types: TensorType, name: str, body: Any, config: Any, gradient: Any) -> TensorType:
     expected = tuple(node.type for node in body.inputs)
-    require(types == expected, f"`{name}` takes {expected}, got {types}")
-    require(len(body.outputs) == 1, f"`{name}` must have one result")
+    if types != expected:
+        raise TypeRuleError(f"`{name}` takes {expected}, got {types}")
+    if len(body.outputs) != 1:
+        raise TypeRuleError(f"`{name}` must have one result")
     result: TensorType = body.outputs[0].type
     return result
 

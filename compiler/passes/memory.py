@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from weft.compiler.errors import InternalError
 from weft.compiler.graph import Graph, Node
 from weft.compiler.passes.fuse import Group
@@ -492,22 +494,29 @@ def _parts(concat: Node) -> list[Layout]:
 
 def _pack(slots: Sequence[_Slot]) -> int:
     """Give offsets to slots, big ones first, into the tightest gap; return the arena's size."""
+    sizes = {slot: slot.bytes for slot in slots}
+    times = np.zeros((2, len(slots)), np.int64)  # first and last step of each placed slot
+    spans = np.zeros((2, len(slots)), np.int64)  # its offset and aligned end
     total = 0
-    done: list[_Slot] = []
-    for slot in sorted(slots, key=lambda s: (-s.bytes, s.first, s.name)):
-        rivals = sorted(
-            (s for s in done if s.first <= slot.last and slot.first <= s.last and s.bytes),
-            key=lambda s: s.offset,
-        )
+    ordered = sorted(slots, key=lambda s: (-sizes[s], s.first, s.name))
+    for i, slot in enumerate(ordered):
+        size = sizes[slot]
+        meets = (times[0, :i] <= slot.last) & (times[1, :i] >= slot.first)
+        rivals = spans[:, :i][:, meets]
+        rivals = rivals[:, np.argsort(rivals[0], kind="stable")]
         best, waste, end = -1, 0, 0
-        for rival in rivals:
-            gap = rival.offset - end
-            if gap >= slot.bytes and (best < 0 or gap < waste):
+        for offset, stop in rivals.T.tolist():
+            gap = offset - end
+            if gap >= size and (best < 0 or gap < waste):
                 best, waste = end, gap
-            end = max(end, _aligned(rival.offset + rival.bytes))
+            end = max(end, stop)
         slot.offset = best if best >= 0 else end
-        total = max(total, slot.offset + slot.bytes)
-        done.append(slot)
+        total = max(total, slot.offset + size)
+        if not size:
+            times[:, i] = 1, 0  # takes no place, so it meets nothing
+            continue
+        times[:, i] = slot.first, slot.last
+        spans[:, i] = slot.offset, _aligned(slot.offset + size)
     return _aligned(total)
 
 

@@ -28,14 +28,17 @@ def schedule(
     ]
     needs = {group: {home[i]: None for i in group.inputs if i in home} for group in groups}
     between = [(home[a], home[b]) for a, b in wishes if home[a] is not home[b]]
+    within: dict[Group, list[tuple[Node, Node]]] = {}
+    for a, b in wishes:
+        if home[a] is home[b]:
+            within.setdefault(home[a], []).append((a, b))
     order: list[Node] = []
     arranged = _arrange(groups, needs, between)
     for group in arranged:
         inside = {
             node: {i: None for i in node.inputs if i in group.members} for node in group.nodes
         }
-        within = [(a, b) for a, b in wishes if home[a] is group and home[b] is group]
-        order += _arrange(group.nodes, inside, within)
+        order += _arrange(group.nodes, inside, within.get(group, []))
     return tuple(arranged), tuple(order)
 
 

@@ -416,6 +416,14 @@ def _padding(
     return [(p, p) for p in _each(site, padding, len(window), "padding", 0)]
 
 
+def _slid(tensor: Tensor, node: Node, strides: Sequence[int]) -> list[Label | None]:
+    """Labels after a window slid over the last axes: kept where positions still correspond."""
+    lead = tensor.rank - len(strides)
+    sizes = zip(tensor.type.shape[lead:], node.type.shape[lead:], strides, strict=True)
+    same = [before == after and stride == 1 for before, after, stride in sizes]
+    return [a if s else None for a, s in zip(tensor.axes[lead:], same, strict=True)]
+
+
 def _convolve(
     site: Site,
     x: Value,
@@ -445,7 +453,7 @@ def _convolve(
         rhs_dilation=dilations,
         groups=site.whole(groups, "`groups`", 1),
     )
-    return Tensor(node, (tensor.axes[0], weights.axes[0], *(None,) * rank))
+    return Tensor(node, (tensor.axes[0], weights.axes[0], *_slid(tensor, node, strides)))
 
 
 def _window(reducer: str) -> Callable[..., Value]:
@@ -476,7 +484,7 @@ def _window(reducer: str) -> Callable[..., Value]:
             padding=tuple(pairs),
             dilation=dilations,
         )
-        return Tensor(node, (*tensor.axes[:lead], *(None,) * rank))
+        return Tensor(node, (*tensor.axes[:lead], *_slid(tensor, node, strides)))
 
     return call
 
