@@ -50,20 +50,24 @@ def _move(
             found=f"{left} and {right}",
             hint="name the axes in the signature, or say where they go with `reshape`",
         )
+
+    def sides(mine: object, theirs: object) -> str:
+        """The two in the order in which the operands are written."""
+        return f"{mine} and {theirs}" if small is shown[0] else f"{theirs} and {mine}"
+
     for i, target in enumerate(targets):
         mine, theirs = known[i], names[target]
         if mine is not None and theirs is not None and mine is not theirs:
             raise CompileError(
-                f"{what}: axis `{mine.name}` meets axis `{theirs.name}`",
+                f"{what}: axes {sides(f'`{mine.name}`', f'`{theirs.name}`')} meet",
                 span,
                 expected="the same name on one position",
                 found=f"{left} and {right}",
                 hint="transpose one of them, or rename the axis in its signature",
             )
         if small.type.shape[i] != wide.type.shape[target]:
-            sizes = f"{small.type.shape[i]} and {wide.type.shape[target]}"
             raise CompileError(
-                f"{what}: sizes {sizes} don't match",
+                f"{what}: sizes {sides(small.type.shape[i], wide.type.shape[target])} don't match",
                 span,
                 expected="equal sizes on aligned axes; nothing stretches by itself",
                 found=f"{left} and {right}",

@@ -272,6 +272,8 @@ def _reshape(site: Site, x: Value, shape: Value) -> Value:
         total: Dim = tensor.type.size
         try:
             items[holes[0]] = divide(total, known)
+            if known * items[holes[0]] != total:
+                raise ValueError
         except (ValueError, ZeroDivisionError):
             raise site.wrong("the size can't be computed", found=shape_text(tensor)) from None
     dims, labels = shape_of(items, site.span)
