@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from weft.compiler.passes.memory import Abilities, Plan
+from weft.compiler.plan import Abilities, Plan
 
 Arrays = Mapping[str, np.ndarray]
 Step = Callable[[Arrays], dict[str, np.ndarray]]

@@ -20,9 +20,10 @@ from weft.compiler.passes.cleanup import cse
 from weft.compiler.passes.decompose import drop_stop_gradient, inline_calls
 from weft.compiler.passes.fold import fold
 from weft.compiler.passes.fuse import fuse
-from weft.compiler.passes.memory import Abilities, Plan, plan
+from weft.compiler.passes.memory import plan
 from weft.compiler.passes.pack import Arena, pack
 from weft.compiler.passes.simplify import simplify
+from weft.compiler.plan import Abilities, Plan
 from weft.compiler.types import Dim
 from weft.compiler.verify import verify
 

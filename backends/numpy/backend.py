@@ -16,7 +16,7 @@ from weft.backends.base import Arrays, Step
 from weft.backends.numpy.ops import TABLE, scratch
 from weft.backends.numpy.printer import print_source
 from weft.compiler.errors import RunError
-from weft.compiler.passes.memory import ALIGNMENT, Abilities, Plan
+from weft.compiler.plan import ALIGNMENT, Abilities, Plan
 
 _IN_PLACE = frozenset(
     {

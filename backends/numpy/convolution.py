@@ -189,9 +189,9 @@ def _windows(g: Geometry, x: Array) -> Array:
     """`[N, C, positions..., window...]` of a padded operand."""
     rank = len(g.strides)
     spans = tuple((k - 1) * d + 1 for k, d in zip(g.kernel[2:], g.rhs_dilation, strict=True))
-    steps = [slice(None, None, s) for s in (*g.strides, *g.rhs_dilation)]
-    views: Array = sliding_window_view(x, spans, tuple(range(2, 2 + rank)))[(..., *steps)]
-    return views
+    steps = tuple(slice(None, None, s) for s in (*g.strides, *g.rhs_dilation))
+    views: Array = sliding_window_view(x, spans, tuple(range(2, 2 + rank)))
+    return views[(slice(None), slice(None), *steps)]
 
 
 def _images(g: Geometry, padded: Array, columns: Array, _: Array) -> Run:

@@ -60,7 +60,8 @@ def _row_numbers(
         rows[...] = indices
         np.maximum(rows, zero, out=rows)
         np.minimum(rows, last, out=rows)
-        return np.add(rows, starts, rows)
+        np.add(rows, starts, rows)
+        return rows
 
     return find
 

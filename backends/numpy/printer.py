@@ -28,8 +28,8 @@ from weft.compiler.errors import RunError
 from weft.compiler.evaluate import evaluate_node
 from weft.compiler.graph import Node
 from weft.compiler.passes.fuse import Group
-from weft.compiler.passes.memory import Buffer, Plan
 from weft.compiler.passes.views import Layout, contiguous
+from weft.compiler.plan import Buffer, Plan
 from weft.compiler.types import DType, TensorType, static_shape
 
 
@@ -272,8 +272,11 @@ class Printer:
 
     def run(self) -> tuple[str, dict[str, Any]]:
         self._print_inputs()
+        place = {node: i for i, node in enumerate(self.plan.order)}
         for number, group in enumerate(self.plan.groups):
-            nodes = [n for n in self.plan.order if n in group.members and n not in self.plan.views]
+            nodes = sorted(
+                (n for n in group.nodes if n not in self.plan.views), key=place.__getitem__
+            )
             if nodes:
                 self.line("")
                 self.line(_comment(number, group))

@@ -13,9 +13,8 @@ its last reader has run; where that can't be, the new one waits and is copied at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
@@ -24,114 +23,8 @@ from weft.compiler.graph import Graph, Node
 from weft.compiler.passes.fuse import Group
 from weft.compiler.passes.schedule import schedule
 from weft.compiler.passes.views import Layout, contiguous, view
+from weft.compiler.plan import ALIGNMENT, Abilities, Buffer, Place, Plan, Store
 from weft.compiler.types import DType, static_shape
-
-ALIGNMENT = 64
-
-
-def _no_scratch(node: Node) -> int:
-    return 0
-
-
-@dataclass(frozen=True)
-class Abilities:
-    """What a backend can do with memory.
-
-    `views`: ops whose result it reads through the operand's memory; `strided`: also where that
-    needs strides; `in_place`: ops that may write over an operand of the same layout;
-    `registers`: scalars live outside memory; `folded`: ops without operands that it runs once;
-    `scratch`: bytes that an op needs while it runs.
-    """
-
-    views: frozenset[str] = frozenset({"reshape", "slice"})
-    strided: bool = False
-    in_place: frozenset[str] = frozenset()
-    registers: bool = False
-    folded: frozenset[str] = frozenset({"constant"})
-    scratch: Callable[[Node], int] = _no_scratch
-
-
-@dataclass(frozen=True, eq=False)
-class Buffer:
-    """A run of memory. `kind`: `state`, `input`, `constant`, `register`, `arena` or `scratch`.
-
-    It is live from step `first` to step `last` of the order; `offset` is in bytes, in the arena.
-    """
-
-    name: str
-    kind: str
-    dtype: DType
-    size: int
-    first: int
-    last: int
-    nodes: tuple[Node, ...]
-    offset: int = 0
-
-    @property
-    def bytes(self) -> int:
-        return self.size * self.dtype.bytes
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a value is: elements of a buffer."""
-
-    buffer: Buffer
-    layout: Layout
-
-
-@dataclass(frozen=True)
-class Store:
-    """At the end of the step: the value of `source` becomes the state `name`.
-
-    `early` sources are saved first: they are old values that other stores overwrite.
-    """
-
-    name: str
-    source: Node
-    early: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A graph with an order, and a place for every value."""
-
-    graph: Graph
-    groups: tuple[Group, ...]
-    order: tuple[Node, ...]
-    bound: frozenset[str]
-    places: Mapping[Node, Place]
-    views: frozenset[Node]
-    registers: frozenset[Node]
-    stores: tuple[Store, ...]
-    scratch: Mapping[Node, Buffer]
-    buffers: tuple[Buffer, ...]
-    arena_bytes: int
-
-    @cached_property
-    def peak_bytes(self) -> int:
-        """Arena, state, inputs, constants and copies of the outputs: all that a step touches."""
-        outside = sum(b.bytes for b in self.buffers if b.kind in ("state", "input", "constant"))
-        outputs = sum(
-            node.type.bytes
-            for name, node in self.graph.named_outputs.items()
-            if name not in self.bound
-        )
-        return self.arena_bytes + outside + outputs
-
-    @cached_property
-    def live_at_peak(self) -> tuple[Buffer, ...]:
-        """The arena's buffers at the time when most of it is in use, largest first."""
-        mine = [b for b in self.buffers if b.kind in ("arena", "scratch")]
-        if not mine:
-            return ()
-
-        def live(time: int) -> list[Buffer]:
-            return [b for b in mine if b.first <= time <= b.last]
-
-        times = sorted({b.first for b in mine})
-        best = max(times, key=lambda t: (sum(b.bytes for b in live(t)), -t))
-        return tuple(sorted(live(best), key=lambda b: (-b.bytes, b.name)))
 
 
 def plan(

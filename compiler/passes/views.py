@@ -94,7 +94,11 @@ def _viewed(node: Node, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
             return np.broadcast_to(array.reshape(sizes, copy=False), shape)
         case "slice":
             bounds = (attributes[key] for key in ("start", "limit", "strides"))
-            return array[tuple(slice(a, b, s) for a, b, s in zip(*bounds, strict=True))]
+            # The ellipsis keeps a scalar's view an array.
+            return array[(..., *(slice(a, b, s) for a, b, s in zip(*bounds, strict=True)))]
         case "reverse":
-            return np.flip(array, attributes["axes"])
+            turned = (-1 if i in attributes["axes"] else 1 for i in range(array.ndim))
+            return array[(..., *(slice(None, None, step) for step in turned))]
+        case "stop_gradient":
+            return array
     return None
