@@ -3,12 +3,13 @@
 Sums are never reassociated and products never distributed. For floats each rule gives the same
 bits, apart from these, which are meant:
 
-- the sign of a zero: `x + 0`, `0 - x`, `-(a - b)`, zero times what is known to be finite, a sum
-  over one element, and the root of -0 as a power;
+- the sign of a zero: `x + 0`, `0 - x`, `-(a - b)`, `sum(-x)`, zero times what is known to be
+  finite, a sum over one element, and the root of -0 as a power;
 - the last place: `x**3` becomes two products, and a sum over an axis made by a broadcast becomes
   one product (see `movement`);
-- results that were lost to overflow, or to a convention about infinity: `log(exp(x))` is `x` also
-  for large `x`; `x**0.5` and `x**-0.5` are roots also at -inf, where `pow` gives inf and 0.
+- results that were lost to overflow, or to a convention about infinity: `log(exp(x))` is `x` and
+  `(x + x) * 0.1` is `x * 0.2` also for large `x`; `x**0.5` and `x**-0.5` are roots also at -inf,
+  where `pow` gives inf and 0.
 
 `x * 0` and `x - x` stay for floats (NaN and infinity), as does `exp(log(x))` (negative `x`).
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from math import frexp
 
-from weft.compiler.builder import cast, compare, ones, select, zeros
+from weft.compiler.builder import cast, compare, ones, reduce, select, zeros
 from weft.compiler.graph import Node, Number, make
 from weft.compiler.pattern import Pattern, Rule, Rules, const, number_of, op, var
 from weft.compiler.types import DType, TensorType
@@ -75,6 +76,17 @@ def _negated_product(x: Node, c: Node) -> Node:
     return x * -number
 
 
+def _is_small(number: Number) -> bool:
+    return abs(number) <= 1
+
+
+def _doubled(x: Node, c: Node) -> Node:
+    """Twice a number is exact, so it makes no difference which factor is doubled."""
+    number = number_of(c)
+    assert number is not None
+    return x * (2 * number)
+
+
 def _is_signed_number(number: Number) -> bool:
     return isinstance(number, float) or (type(number) is int and number >= 0)
 
@@ -88,6 +100,10 @@ SUMS = Rules(
     Rule(op("subtract", "x", _negate("y")), lambda x, y: x + y),
     Rule(_negate(_negate("x")), lambda x: x),
     Rule(_negate(op("subtract", "x", "y", used_once=True)), lambda x, y: y - x),
+    Rule(
+        op("reduce_sum", op("negate", "x", used_once=True), name="root"),
+        lambda x, root: -reduce("sum", x, root.attributes["axes"]),
+    ),
 )
 
 PRODUCTS = Rules(
@@ -95,6 +111,7 @@ PRODUCTS = Rules(
     Rule(op("multiply", "x", const(0, "c")), _times_zero),
     Rule(op("multiply", var("x", lambda t: t.dtype.kind != "uint"), const(-1)), lambda x: -x),
     Rule(op("multiply", _negate("x"), _negate("y")), lambda x, y: x * y),
+    Rule(op("multiply", op("add", var("x", is_float), "x"), const(_is_small, "c")), _doubled),
     Rule(op("multiply", _negate("x"), const(_is_signed_number, "c")), _negated_product),
     Rule(
         _negate(op("multiply", "x", const(_is_signed_number, "c"), used_once=True)),

@@ -259,6 +259,7 @@ SIGNS: dict[str, tuple[Node, str]] = {
     "x + 0": (X + 0, ""),
     "0 - x": (0 - X, "negate"),
     "-(x - y)": (-(X - Y), "subtract"),
+    "sum of -x": (_reduce("sum", -T, 1), "reduce_sum negate"),
     "sum of one": (_reduce("sum", _reshape(X, 1, 10), 0), ""),
     "cast(n) * 0": (b.cast(N_, F32) * 0, "constant broadcast_in_dim"),
 }
@@ -269,6 +270,7 @@ INEXACT: dict[str, tuple[Node, str]] = {
     "x ** 0.5": (u("abs", S) ** 0.5, "abs sqrt"),
     "x ** -0.5": (u("abs", S) ** -0.5, "abs rsqrt"),
     "log(exp(x))": (b.log(b.exp(S)), ""),
+    "(x + x) * c": ((S + S) * 0.3, "constant multiply"),
     "sum broadcast": (_reduce("sum", _bc(S, (7, 3)), 0, 1), "constant multiply"),
     "sum broadcast, batch": (_reduce("sum", _bc(S, (BATCH,)), 0), "dim_size multiply"),
 }
