@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,15 @@ from weft.compiler.types import SymDim, bind_dim
 
 
 def evaluate(
-    graph: Graph, inputs: Mapping[str, np.ndarray], sizes: Mapping[str, int] | None = None
+    graph: Graph,
+    inputs: Mapping[str, np.ndarray],
+    sizes: Mapping[str, int] | None = None,
+    observe: Callable[[Node, np.ndarray], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """The outputs of a graph by name, for an array per input.
 
     `sizes` gives the symbolic dimensions; those that are a whole axis of an input are read off it.
+    `observe` sees every value as it is made; its nodes are the graph's where there are no calls.
     Raises RunError when an input is missing, or not of the type that the graph states.
     """
     while any(node.op.name == "call" for node in graph.nodes):
@@ -33,6 +37,8 @@ def evaluate(
                 values[node] = _input(node, inputs, bound)
             else:
                 values[node] = evaluate_node(node, [values[i] for i in node.inputs], bound)
+            if observe is not None:
+                observe(node, values[node])
             for operand in node.inputs:
                 left[operand] -= 1
                 if not left[operand]:

@@ -144,11 +144,11 @@ def latest(folder: Path) -> Latest:
     return Latest(None, tuple(skipped))
 
 
-def rotate(folder: Path, keep: int) -> list[Path]:
+def rotate(folder: Path, keep: int, spare: frozenset[int] = frozenset()) -> list[Path]:
     """Removes all but the newest `keep` checkpoints (at least one) and what killed writers left.
 
-    When none of those is whole, the newest older one that is whole stays too. Returns what was
-    removed. Only the process that writes the folder may call it.
+    Those of the steps `spare` stay. When none of the newest is whole, the newest older one that is
+    whole stays too. Returns what was removed. Only the process that writes the folder may call it.
     """
     if not folder.is_dir():
         return []
@@ -157,6 +157,7 @@ def rotate(folder: Path, keep: int) -> list[Path]:
     if old and not any(map(_is_whole, kept)):
         spared = next(filter(_is_whole, old), None)
         old = [path for path in old if path != spared]
+    old = [path for path in old if step_of(path) not in spare]
     leftovers = sorted(path for path in folder.iterdir() if path.name.endswith(".tmp"))
     for path in old + leftovers:
         path.unlink(missing_ok=True)

@@ -4,18 +4,22 @@ runs/digits_mlp-001/
   spec.weft          the spec as run, imports and settings resolved
   spec.json          its hash, settings and overrides; written last, it marks a run
   environment.json   versions, platform, threads
-  metrics.jsonl      one JSON object a line
+  metrics.jsonl      what each epoch measured: one JSON object a line
+  timings.jsonl      how long each took: the only file that two equal runs differ in
+  result.json        how it ended; only there once it has
   checkpoints/       see checkpoint.py
+  imports/           copies of the files that the spec imports
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,8 @@ from weft.runtime.files import write_atomically
 from weft.runtime.metrics_log import MetricsLog
 
 _SPEC, _MARK, _ENVIRONMENT, _METRICS = "spec.weft", "spec.json", "environment.json", "metrics.jsonl"
-_CHECKPOINTS = "checkpoints"
+_CHECKPOINTS, _IMPORTS, _LOCK = "checkpoints", "imports", ".lock"
+_TIMINGS, _RESULT = "timings.jsonl", "result.json"
 _PACKAGES = ("weft", "numpy", "lark", "networkx", "onnx", "safetensors")
 
 
@@ -63,12 +68,38 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """The folder of a run that began; RunError when there is none at `path`."""
-        if not (path / _MARK).is_file():
+        if not cls(path).begun:
             raise RunError(
                 f"there is no run at `{path}`",
                 found=f"no `{_MARK}` in it" if path.is_dir() else "no such folder",
             )
         return cls(path)
+
+    @property
+    def begun(self) -> bool:
+        """Whether `begin` has been here."""
+        return (self.path / _MARK).is_file()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """The folder for this process alone; RunError when another one has it.
+
+        The lock goes with the process, however that ends. Systems without `fcntl` have none.
+        """
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        with (self.path / _LOCK).open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunError(
+                    f"another process is training in `{self.path}`",
+                    hint="wait for it, or name another folder",
+                ) from error
+            yield
 
     def begin(
         self,
@@ -77,13 +108,37 @@ class RunFolder:
         settings: Mapping[str, Any],
         overrides: Mapping[str, Any],
         environment: Mapping[str, Any],
+        imports: Mapping[str, str] | None = None,
+        **more: Any,
     ) -> None:
-        """Records what is run and where. From here on the folder can be opened."""
+        """Records what is run and where. From here on the folder can be opened.
+
+        `imports` are the texts of imported files by the names that `spec` has for them, `more` is
+        added to the record.
+        """
         (self.path / _CHECKPOINTS).mkdir(exist_ok=True)
+        for name, text in (imports or {}).items():
+            (self.path / name).parent.mkdir(exist_ok=True)
+            write_atomically(self.path / name, text.encode())
         write_atomically(self.path / _SPEC, spec.encode())
         write_atomically(self.path / _ENVIRONMENT, _json(environment))
-        record = {"hash": spec_hash, "settings": dict(settings), "overrides": dict(overrides)}
-        write_atomically(self.path / _MARK, _json(record))
+        known = {"hash": spec_hash, "settings": dict(settings), "overrides": dict(overrides)}
+        write_atomically(self.path / _MARK, _json({**more, **known}))
+
+    def end(self, result: Mapping[str, Any]) -> None:
+        """Records how the run ended."""
+        write_atomically(self.path / _RESULT, (json.dumps(result, indent=2) + "\n").encode())
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What `end` recorded; None for a run that has not ended."""
+        path = self.path / _RESULT
+        return _read_json(path) if path.is_file() else None
+
+    @property
+    def timings(self) -> MetricsLog:
+        """The log of how long its epochs took."""
+        return MetricsLog(self.path / _TIMINGS)
 
     @property
     def checkpoints(self) -> Path:
@@ -96,13 +151,18 @@ class RunFolder:
         return MetricsLog(self.path / _METRICS)
 
     @property
+    def spec_path(self) -> Path:
+        """The file of the spec as it was run."""
+        return self.path / _SPEC
+
+    @property
     def spec(self) -> str:
         """The text of the spec as it was run."""
-        return _read(self.path / _SPEC)
+        return _read(self.spec_path)
 
     @property
     def record(self) -> dict[str, Any]:
-        """`hash`, `settings` and `overrides` of the spec."""
+        """`hash`, `settings` and `overrides` of the spec, and what else `begin` was given."""
         return _read_json(self.path / _MARK)
 
     @property
@@ -165,7 +225,7 @@ def _claim(path: Path) -> None:
                 f"`{path}` holds another run",
                 hint="resume it (`--resume`), or name a folder that does not exist",
             ) from None
-        ours = {_SPEC, _ENVIRONMENT, _CHECKPOINTS}
+        ours = {_SPEC, _ENVIRONMENT, _CHECKPOINTS, _IMPORTS, _LOCK}
         strange = [p.name for p in path.iterdir() if p.name not in ours and p.suffix != ".tmp"]
         if strange:
             raise RunError(

@@ -5,28 +5,34 @@ with arenas:  | loss: theta | adam.m | adam.v | ... and single tensors for what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from weft.backends.base import Backend
+from weft.backends.base import Backend, Step
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Graph
-from weft.compiler.passes.memory import Plan
 from weft.compiler.passes.pack import Arena, layout, views
 from weft.compiler.philox import seed_words
 from weft.compiler.pipeline import Target, compile_plan
+from weft.compiler.plan import Plan
 from weft.compiler.program import Program
+from weft.compiler.training import build
+from weft.compiler.types import static_shape
+from weft.runtime.loading import Loaded
 
 Arrays = Mapping[str, np.ndarray]
-Step = Callable[[Arrays], dict[str, np.ndarray]]
 ALIGNMENT = 64
 
 
 @dataclass(eq=False)
 class Session:
-    """The state of one run, and the compiled graphs over it; each is compiled when first needed."""
+    """The state of one run, and the compiled graphs over it; each is compiled when first needed.
+
+    Steps don't silence floating-point warnings: callers run them inside `np.errstate`, as `run`
+    does.
+    """
 
     program: Program
     backend: Backend
@@ -39,10 +45,11 @@ class Session:
         self.arenas = arenas_of(self.program)
         inside = {m.name for arena in self.arenas for m in arena.members}
         for arena in self.arenas:
-            self.state[arena.name] = aligned_zeros(arena.type.shape, arena.dtype.numpy)
+            self.state[arena.name] = aligned_zeros((arena.size,), arena.dtype.numpy)
         for state in self.program.states.values():
             if state.name not in inside:
-                self.state[state.name] = aligned_zeros(state.type.shape, state.type.dtype.numpy)
+                shape = static_shape(state.type.shape)
+                self.state[state.name] = aligned_zeros(shape, state.type.dtype.numpy)
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -56,8 +63,7 @@ class Session:
 
     def initialise(self, seed: int) -> None:
         """Draw the initial state: a pure function of the seed."""
-        values = self.run("init", {"seed": seed_words(seed)})
-        self.load(values)
+        self.load({**self.run("init", {"seed": seed_words(seed)})})
 
     def load(self, values: Arrays) -> None:
         """Take over a state by name, from `init` or a checkpoint."""
@@ -67,7 +73,7 @@ class Session:
         if missing or extra:
             raise RunError(
                 "the saved state is of another model",
-                expected=f"`{(missing or extra)[0]}`" if missing else "only the spec's own state",
+                expected=f"`{missing[0]}`" if missing else "only the spec's own state",
                 found=f"{len(missing)} tensors missing, {len(extra)} unknown",
             )
         for name, array in mine.items():
@@ -80,10 +86,26 @@ class Session:
         for name, array in mine.items():
             array[...] = values[name]
 
+    def copy(self) -> dict[str, np.ndarray]:
+        """The state as it is now, for `restore`."""
+        return {name: array.copy() for name, array in self.state.items()}
+
+    def restore(self, saved: Arrays) -> None:
+        """Back to a state that `copy` gave."""
+        for name, array in self.state.items():
+            array[...] = saved[name]
+
+    @property
+    def bytes(self) -> int:
+        """The size of the state."""
+        return sum(array.nbytes for array in self.state.values())
+
     # -- graphs -----------------------------------------------------------------------------------
 
     def graph(self, name: str) -> Graph:
-        return getattr(self.program, name)  # type: ignore[no-any-return]
+        """`init`, `train_step`, `eval_step`, `predict` or `epoch_end`."""
+        graph: Graph = getattr(self.program, name)
+        return graph
 
     def target(self, name: str, batch: int) -> Target:
         """What the graph is lowered for: this batch size, this layout of state, this backend."""
@@ -97,6 +119,7 @@ class Session:
         )
 
     def plan(self, name: str, batch: int = 1) -> Plan:
+        """Where every value of a graph lives, for a batch size."""
         key = name, batch
         if key not in self._plans:
             self._plans[key] = compile_plan(self.graph(name), self.target(name, batch))
@@ -107,21 +130,42 @@ class Session:
         key = name, batch
         if key not in self._steps:
             executable = self.backend.compile(self.plan(name, batch))
-            self._steps[key] = executable.bind(self.state)
+            self._steps[key] = executable.bind(self.state, quiet=True)
         return self._steps[key]
+
+    def fields(self, name: str) -> frozenset[str]:
+        """The inputs of a graph that are not state."""
+        names = {node.name for node in self.graph(name).inputs}
+        return frozenset(names if name == "init" else names - set(self.program.states))
 
     def run(self, name: str, inputs: Arrays, batch: int = 1) -> dict[str, np.ndarray]:
         """Run a graph once on inputs by name; inputs that it doesn't read are ignored."""
-        step = self.step(name, batch)
-        wanted = {n.name for n in self.plan(name, batch).graph.inputs} - set(self.state)
-        if name == "init":
-            wanted = {"seed"}
-        return dict(step({k: v for k, v in inputs.items() if k in wanted}))
+        step, wanted = self.step(name, batch), self.fields(name)
+        with np.errstate(all="ignore"):
+            return step({k: v for k, v in inputs.items() if k in wanted})
+
+
+def session_for(loaded: Loaded, backend: Backend) -> Session:
+    """A session of a spec, with the composites whole that the backend takes whole."""
+    if not backend.composites:
+        return Session(loaded.program, backend)
+    return Session(build(loaded.experiment, backend.composites), backend)
+
+
+def compiled(graph: Graph, backend: Backend, sizes: Mapping[str, int]) -> Step:
+    """A graph without state, compiled for these sizes of its symbolic dimensions."""
+    target = Target(
+        sizes=sizes,
+        composites=backend.composites,
+        abilities=backend.abilities,
+        bound=frozenset(),
+    )
+    return backend.compile(compile_plan(graph, target)).bind({})
 
 
 def arenas_of(program: Program) -> tuple[Arena, ...]:
     """One arena for each group of states that are updated together."""
-    arenas = []
+    arenas: list[Arena] = []
     for names in program.groups:
         states = [program.states[n] for n in names]
         kind = states[0].role if states[0].role != "slot" else names[0].split("/")[0]

@@ -79,6 +79,19 @@ class BatchPlan:
         start = (index - window.first) * self.batch
         return window.rows[start : start + self.batch]
 
+    def run(self, step: int, limit: int) -> Indices:
+        """The rows of `step` and of the steps after it, end to end: int64, read-only.
+
+        At most `limit` batches, all of the same size and of one epoch; often fewer, at least one.
+        """
+        first = self.indices(step)
+        if len(first) < self.batch:
+            return first
+        window = self._window
+        start = (self.place(step)[1] - window.first) * self.batch
+        count = min(limit, (len(window.rows) - start) // self.batch)
+        return window.rows[start : start + count * self.batch]
+
     def _fill(self, epoch: int, index: int) -> None:
         batches = max(1, _WINDOW // self.batch)
         first = index // batches * batches

@@ -1,1 +1,53 @@
-"""Weft: a declarative deep-learning compiler that makes a whole experiment one typed graph."""
+"""Weft: a declarative deep-learning compiler that makes a whole experiment one typed graph.
+
+experiment = weft.load("digits.weft", hidden=256)    # a path, or the spec's text
+print(experiment.check().parameters)                 # known before anything runs
+run = experiment.train(out="runs/first")
+print(run.metrics["test"]["accuracy"])
+run.predict({"x": images})
+run.export_onnx("digits.onnx")
+
+f = weft.function("fn f(x) = sum(x ^ 2)")
+value, (gradient,) = f.value_and_grad(np.arange(3.0))
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from weft.api import Experiment, Run
+    from weft.runtime.function import Function
+
+__version__ = "0.1.0"
+__all__ = ["function", "load", "open_run"]
+
+
+def load(path_or_text: str | Path, **overrides: Any) -> Experiment:
+    """The experiment of a spec: a path, or the text itself.
+
+    `overrides` set top-level `let`s, arguments of models, and the numbers of `train`. Raises
+    `weft.compiler.errors.CompileError` for every mistake in the spec.
+    """
+    from weft.api import Experiment
+
+    return Experiment.load(path_or_text, overrides)
+
+
+def open_run(folder: str | Path) -> Run:
+    """The run in a folder, finished or not. Raises `RunError` when there is none."""
+    from weft.api import Run
+
+    return Run.open(Path(folder))
+
+
+def function(source: str | Path, name: str = "f", backend: str = "numpy") -> Function:
+    """The function `name` of a spec (a path, or its text), as a callable on NumPy arrays.
+
+    `f.value_and_grad(*arrays, wrt=(0,))` also gives the gradients of a scalar value.
+    """
+    from weft.runtime.function import Function
+    from weft.runtime.loading import read
+
+    return Function(*read(source), name, backend)

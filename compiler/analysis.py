@@ -1,0 +1,226 @@
+"""What a program costs, before it runs: parameters, operations and memory, by source line.
+
+multiply_adds   products summed in matrix products and convolutions
+flops           floating-point operations of every kind; a multiply-add is two
+
+Both are of the forward pass (`predict`) for one example; `step_flops` is a whole training step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from weft.compiler.errors import Diagnostic, Span
+from weft.compiler.graph import Graph, Node
+from weft.compiler.ops import Kind
+from weft.compiler.passes.decompose import inline_calls
+from weft.compiler.pipeline import Target, lower
+from weft.compiler.plan import Buffer, Plan
+from weft.compiler.program import Experiment, Program, State
+from weft.compiler.types import TensorType, static_shape
+
+# Elementwise ops that move or choose numbers and compute none.
+_FREE = frozenset({"cast", "stop_gradient", "select"})
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter: its name (`net.dense.w`), its type, and the place that asked for it."""
+
+    name: str
+    type: TensorType
+    span: Span | None
+
+    @property
+    def size(self) -> int:
+        return math.prod(static_shape(self.type.shape))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The parameters of one call of a layer, such as `net.dense_2`."""
+
+    name: str
+    tensors: tuple[Parameter, ...]
+    span: Span | None
+
+    @property
+    def parameters(self) -> int:
+        return sum(t.size for t in self.tensors)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one line of the spec costs.
+
+    `result` is what it makes in `predict` (its last value there), with a symbolic batch; `bytes`
+    is what it holds of a training step's memory at the peak: values, parameters and their slots.
+    """
+
+    span: Span
+    result: TensorType | None
+    parameters: int
+    multiply_adds: int
+    flops: int
+    step_flops: int
+    bytes: int
+
+    @property
+    def text(self) -> str:
+        """The line itself."""
+        return self.span.source.line(self.span.line).strip()
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole, and its parts by line and by layer. `peak_bytes` is a bound for a training step
+    of a full batch of `batch` examples: state, inputs, constants and every value in between."""
+
+    name: str
+    parameters: int
+    multiply_adds: int
+    flops: int
+    step_flops: int
+    peak_bytes: int
+    batch: int
+    lines: tuple[Line, ...]
+    layers: tuple[Layer, ...]
+    warnings: tuple[Diagnostic, ...] = ()
+
+
+def analyse(experiment: Experiment, program: Program, step: Plan) -> Report:
+    """The costs of a program; `step` is the plan of its training step for a full batch."""
+    forward = lower(program.predict, Target(sizes={"batch": 1}))
+    parameters = [
+        Parameter(s.name, s.type, s.span) for s in program.states.values() if s.role == "parameter"
+    ]
+    costs = _Costs()
+    opened = inline_calls(program.predict, frozenset())
+    results = {line: node.type for line, node in _by_line(opened.nodes)}
+    for node in forward.nodes:
+        costs.add(node.span, "multiply_adds", multiply_adds(node))
+        costs.add(node.span, "flops", flops(node))
+    for node in step.graph.nodes:
+        costs.add(node.span, "step_flops", flops(node))
+    for parameter in parameters:
+        costs.add(parameter.span, "parameters", parameter.size)
+    for state in program.states.values():
+        costs.add(_owner(state, program.states), "bytes", state.type.bytes)
+    for buffer in step.live_at_peak:
+        costs.add(_place(buffer), "bytes", buffer.bytes)
+    return Report(
+        name=experiment.name,
+        parameters=sum(p.size for p in parameters),
+        multiply_adds=total(forward, multiply_adds),
+        flops=total(forward, flops),
+        step_flops=total(step.graph, flops),
+        peak_bytes=step.peak_bytes,
+        batch=experiment.settings.batch,
+        lines=costs.lines(results),
+        layers=_layers(parameters),
+        warnings=experiment.warnings,
+    )
+
+
+_Key = tuple[str, int]
+
+
+@dataclass
+class _Costs:
+    """Sums by line."""
+
+    sums: dict[_Key, dict[str, int]] = field(default_factory=dict)
+    spans: dict[_Key, Span] = field(default_factory=dict)
+
+    def add(self, span: Span | None, what: str, amount: int) -> None:
+        if span is None or not amount:
+            return
+        line = _line(span)
+        sums = self.sums.setdefault(line, {})
+        sums[what] = sums.get(what, 0) + amount
+        self.spans.setdefault(line, span)
+
+    def lines(self, results: Mapping[_Key, TensorType]) -> tuple[Line, ...]:
+        return tuple(
+            Line(
+                self.spans[line],
+                results.get(line),
+                *(
+                    self.sums[line].get(what, 0)
+                    for what in ("parameters", "multiply_adds", "flops", "step_flops", "bytes")
+                ),
+            )
+            for line in sorted(self.sums)
+        )
+
+
+def _line(span: Span) -> _Key:
+    return span.source.name, span.line
+
+
+def _by_line(nodes: Iterable[Node]) -> Iterable[tuple[_Key, Node]]:
+    return ((_line(n.span), n) for n in nodes if n.span is not None and n.op.name != "input")
+
+
+def _owner(state: State, states: Mapping[str, State]) -> Span | None:
+    return states[state.owner].span if state.owner is not None else state.span
+
+
+def _place(buffer: Buffer) -> Span | None:
+    return next((n.span for n in buffer.nodes if n.span is not None), None)
+
+
+def _layers(parameters: Iterable[Parameter]) -> tuple[Layer, ...]:
+    found: dict[str, list[Parameter]] = {}
+    for parameter in parameters:
+        found.setdefault(parameter.name.rpartition(".")[0], []).append(parameter)
+    return tuple(Layer(name, tuple(p), p[0].span) for name, p in found.items())
+
+
+def total(graph: Graph, count: Callable[[Node], int]) -> int:
+    """The sum of a count over a graph."""
+    return sum(count(node) for node in graph.nodes)
+
+
+def multiply_adds(node: Node) -> int:
+    """Products that are summed: output elements times the length of each sum."""
+    if node.op.name == "dot_general":
+        axes, _ = node.attributes["contract"]
+        shape = static_shape(node.inputs[0].type.shape)
+        return _size(node) * math.prod(shape[axis] for axis in axes)
+    if node.op.name == "conv":
+        # A dilated operand is zero between its elements; those products are not made.
+        window = math.prod(static_shape(node.inputs[1].type.shape)[1:])
+        dilation: int = math.prod(node.attributes["lhs_dilation"])
+        return _size(node) * window // dilation
+    return 0
+
+
+def flops(node: Node) -> int:
+    """Floating-point operations: an elementary function counts as one, a comparison too."""
+    operand = node.inputs[0] if node.inputs else node
+    kind, name = node.op.kind, node.op.name
+    if kind is Kind.CONTRACTION:
+        return 2 * multiply_adds(node)
+    if operand.type.dtype.kind != "float" and node.type.dtype.kind != "float":
+        return 0
+    if kind is Kind.ELEMENTWISE:
+        return 0 if name in _FREE else _size(node)
+    if kind is Kind.REDUCTION:
+        return _size(operand)
+    if kind is Kind.WINDOW:
+        return _size(node) * math.prod(node.attributes["window"])
+    if name == "cumsum":
+        return _size(node)
+    if kind is Kind.ORDER:
+        length = static_shape(operand.type.shape)[-1]
+        return _size(operand) * max(1, (length - 1).bit_length())
+    if name == "scatter_add":
+        return _size(node.inputs[2])
+    return 0
+
+
+def _size(node: Node) -> int:
+    return math.prod(static_shape(node.type.shape))

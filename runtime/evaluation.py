@@ -1,0 +1,105 @@
+"""What a trained state measures and predicts: sweeps over parts of the data, any arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from weft.compiler.errors import RunError, did_you_mean, one_of
+from weft.compiler.types import TensorType, static_shape
+from weft.runtime.data.batches import sweep
+from weft.runtime.data.columns import Array
+from weft.runtime.data.splits import Part
+from weft.runtime.permutation import Indices
+from weft.runtime.session import Session
+
+PREDICTED = 256  # rows predicted at once
+
+Rows = Callable[[Indices], Mapping[str, Array]]
+
+
+def evaluate(session: Session, part: Part, batch: int, rows: Rows) -> dict[str, float]:
+    """The means of losses and metrics over a part: each batch counts by its examples."""
+    total: dict[str, float] = {}
+    for indices in sweep(part, batch):
+        size = len(indices)
+        for name, value in session.run("eval_step", rows(indices), size).items():
+            total[name] = total.get(name, 0.0) + float(value) * size
+    return {name: value / part.size for name, value in total.items()}
+
+
+def predict(session: Session, arrays: Mapping[str, Array], size: int) -> dict[str, np.ndarray]:
+    """The outputs of `predict` for `size` rows of its inputs, checked before, in batches."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for rows in _pieces(size):
+        inputs = {name: array[rows] for name, array in arrays.items()}
+        for name, value in session.run("predict", inputs, rows.stop - rows.start).items():
+            parts.setdefault(name, []).append(np.array(value))
+    return {
+        name: pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        for name, pieces in parts.items()
+    }
+
+
+def _pieces(size: int) -> Iterator[slice]:
+    for start in range(0, size, PREDICTED):
+        yield slice(start, min(start + PREDICTED, size))
+
+
+def checked(arrays: Mapping[str, Any], types: Mapping[str, TensorType]) -> dict[str, Array]:
+    """The arrays that `types` (of one example) name, as these types, with equal leading axes.
+
+    Numbers are converted where a kind of number allows it: integers to floats, and any width to
+    another, but no fraction to an integer. Raises RunError for a missing, unknown or misshapen one.
+    """
+    for name in arrays:
+        if name not in types:
+            raise RunError(
+                f"the model reads no field `{name}`",
+                expected=one_of(types),
+                hint=did_you_mean(name, types),
+            )
+    found: dict[str, Array] = {}
+    for name, type in types.items():
+        if name not in arrays:
+            raise RunError(
+                f"the field `{name}` is missing", expected=f"an array of {_wanted(type)}"
+            )
+        found[name] = _checked(name, np.asarray(arrays[name]), type)
+    sizes = {name: len(array) for name, array in found.items()}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{size} in `{name}`" for name, size in sizes.items())
+        raise RunError("the fields have different numbers of rows", found=told)
+    if not all(sizes.values()):
+        raise RunError("there is nothing to predict from", found="arrays of 0 rows")
+    return found
+
+
+def _checked(name: str, array: Array, type: TensorType) -> Array:
+    shape, target = static_shape(type.shape), type.dtype.numpy
+    if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
+        one_row = array.shape == shape
+        raise RunError(
+            f"the field `{name}` has another shape",
+            expected=_wanted(type),
+            found=f"{array.dtype} of shape {array.shape}",
+            hint="a single example still needs a leading axis: `x[None]`" if one_row else None,
+        )
+    allowed = np.can_cast(array.dtype, target, "same_kind")
+    if not allowed and array.dtype.kind in "iu" and target.kind in "iu":
+        limits = np.iinfo(target)
+        allowed = bool(array.size == 0 or (array.min() >= 0 and array.max() <= limits.max))
+    if not allowed:
+        raise RunError(
+            f"the field `{name}` has another element type",
+            expected=_wanted(type),
+            found=f"{array.dtype} of shape {array.shape}",
+        )
+    return np.ascontiguousarray(array, dtype=target)
+
+
+def _wanted(type: TensorType) -> str:
+    sizes = "".join(f", {d}" for d in type.shape)
+    return f"{type.dtype} of shape (rows{sizes})"

@@ -1,0 +1,131 @@
+"""The fields of the data: columns as the `data` block prepares and promises them.
+
+in memory       columns --prepare, in chunks--> fields, once
+memory-mapped   columns stay on disk; each batch is prepared when it comes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from weft.compiler.errors import CompileError, Diagnostic, InternalError
+from weft.compiler.evaluate import evaluate
+from weft.compiler.graph import Graph, topological
+from weft.compiler.passes.decompose import inline_calls
+from weft.compiler.program import DataSpec, Field
+from weft.runtime.data.batches import gather
+from weft.runtime.data.columns import Array, Columns
+from weft.runtime.permutation import Indices
+
+CHUNK = 8192  # rows prepared at once
+
+
+@dataclass(frozen=True, eq=False)
+class Fields:
+    """The prepared fields of a data set, by row.
+
+    Raises CompileError, at the field, for a label outside its classes.
+    """
+
+    spec: DataSpec
+    columns: Columns
+    prepare: Graph = field(init=False)
+
+    def __post_init__(self) -> None:
+        opened = inline_calls(self.spec.prepare, frozenset())
+        object.__setattr__(self, "prepare", opened)
+        self._check_labels()
+
+    @property
+    def size(self) -> int:
+        """The number of examples."""
+        return self.columns.size
+
+    @property
+    def mapped(self) -> bool:
+        """Whether a column is a file on disk, of which only the rows in use are read."""
+        return any(isinstance(a, np.memmap) for a in self.columns.arrays.values())
+
+    @cached_property
+    def arrays(self) -> dict[str, Array]:
+        """All rows of every field, for data in memory; computed at the first use."""
+        whole: dict[str, Array] = {}
+        for rows, chunk in self._chunks(self.prepare):
+            for name, values in chunk.items():
+                if name not in whole:
+                    whole[name] = np.empty((self.size, *values.shape[1:]), values.dtype)
+                whole[name][rows] = values
+        return whole
+
+    @cached_property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        """Fields with values that are not finite (known only for data in memory)."""
+        if self.mapped:
+            return ()
+        found = (_non_finite(f, self.arrays[f.name]) for f in self.spec.fields)
+        return tuple(warning for warning in found if warning is not None)
+
+    def raw(self, rows: Indices) -> dict[str, Array]:
+        """The columns of these rows that `prepare` reads."""
+        wanted = {
+            node.name for node in topological(self.prepare.outputs) if node.op.name == "input"
+        }
+        return gather({n: a for n, a in self.columns.arrays.items() if n in wanted}, rows)
+
+    def _chunks(self, graph: Graph) -> Iterator[tuple[slice, dict[str, Array]]]:
+        """The graph's outputs over all rows, some rows at a time; only what it reads is read."""
+        reached = set(topological(graph.outputs))
+        inputs = tuple(n for n in graph.inputs if n in reached)
+        used = Graph(graph.name, inputs, graph.outputs, graph.output_names)
+        for start in range(0, self.size, CHUNK):
+            rows = slice(start, min(start + CHUNK, self.size))
+            read = {n.name: np.asarray(self.columns.arrays[n.name][rows]) for n in inputs}
+            yield rows, evaluate(used, read, {"batch": rows.stop - rows.start})
+
+    def _check_labels(self) -> None:
+        labels = {f.name: f for f in self.spec.fields if f.classes is not None}
+        if not labels:
+            return
+        outputs = {n: self.prepare.named_outputs[n] for n in labels}
+        for rows, chunk in self._chunks(self.prepare.with_outputs(outputs)):
+            for name, values in chunk.items():
+                _check_label(labels[name], values, rows.start)
+
+
+def _check_label(label: Field, values: Array, start: int) -> None:
+    if label.classes is None:
+        raise InternalError(f"`{label.name}` is no label")
+    wrong = np.flatnonzero((values < 0) | (values >= label.classes))
+    if not wrong.size:
+        return
+    row = int(wrong[0])
+    hint = None
+    if int(values[row]) == label.classes:
+        hint = f"count classes from 0, or declare it as `class[{label.classes + 1}]`"
+    raise CompileError(
+        f"a label of `{label.name}` is out of range",
+        label.span,
+        expected=f"whole numbers from 0 to {label.classes - 1}",
+        found=f"{values[row]} in row {start + row} (rows count from 0)",
+        hint=hint,
+    )
+
+
+def _non_finite(declared: Field, values: Array) -> Diagnostic | None:
+    if values.dtype.kind != "f":
+        return None
+    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    wrong = np.flatnonzero(~finite)
+    if not wrong.size:
+        return None
+    return Diagnostic(
+        f"`{declared.name}` has values that are not finite",
+        declared.span,
+        found=f"{wrong.size} of {len(values)} rows, the first of them row {wrong[0]}",
+        hint="one of them in a batch makes the loss, and so every parameter, not finite",
+        severity="warning",
+    )

@@ -1,0 +1,87 @@
+"""What the front end asks of the data while it checks a spec: types of columns, sizes of splits.
+
+`Opener` opens the sources, once each; `Recorded` answers from what a run wrote down, so that a
+finished model can be used where its data is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from weft.compiler.errors import RunError
+from weft.compiler.types import DTYPES, TensorType, dtype_of, static_shape
+from weft.frontends.dsl.data import Opened
+from weft.runtime.data.columns import Columns
+from weft.runtime.data.sources import load
+from weft.runtime.data.splits import Part, split
+
+
+@dataclass(frozen=True)
+class OpenData:
+    """An opened source: its columns, the rows of each part, and their types for the front end."""
+
+    columns: Columns
+    parts: Mapping[str, Part]
+    opened: Opened
+
+
+@dataclass(frozen=True)
+class Opener:
+    """Opens data sources, with paths relative to `base`, and keeps them by the data's name."""
+
+    base: Path
+    data: dict[str, OpenData] = field(default_factory=dict)
+
+    def open(
+        self,
+        data: str,
+        source: str,
+        arguments: tuple[Any, ...],
+        options: Mapping[str, Any],
+        split_: Mapping[str, float | int],
+    ) -> Opened:
+        """See `DataProvider.open`. Raises RunError when the source can't be read or split."""
+        if data not in self.data:
+            columns = load(source, arguments, options, self.base)
+            parts = split(columns.size, split_, data)
+            types = {n: TensorType(dtype_of(a), a.shape[1:]) for n, a in columns.arrays.items()}
+            sizes = {name: part.size for name, part in parts.items()}
+            self.data[data] = OpenData(columns, parts, Opened(types, sizes))
+        return self.data[data].opened
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Answers as `Opener` did when `record` was written."""
+
+    record: Mapping[str, Any]
+
+    def open(
+        self,
+        data: str,
+        source: str,
+        arguments: tuple[Any, ...],
+        options: Mapping[str, Any],
+        split_: Mapping[str, float | int],
+    ) -> Opened:
+        """See `DataProvider.open`. Raises RunError for data that the record does not know."""
+        if data not in self.record:
+            raise RunError(f"the run has no record of the data `{data}`")
+        known = self.record[data]
+        types = {
+            name: TensorType(DTYPES[kind], tuple(shape))
+            for name, (kind, shape) in known["columns"].items()
+        }
+        return Opened(types, dict(known["examples"]))
+
+
+def record(name: str, data: OpenData) -> dict[str, Any]:
+    """What `Recorded` needs, as JSON knows it."""
+    columns = {
+        column: [type.dtype.name, list(static_shape(type.shape))]
+        for column, type in data.opened.columns.items()
+    }
+    return {name: {"columns": columns, "examples": dict(data.opened.examples)}}

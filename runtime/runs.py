@@ -1,0 +1,160 @@
+"""Runs in their folders: begun, gone on with, opened again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from weft.backends.base import Backend
+from weft.compiler.errors import RunError
+from weft.frontends.dsl.parser import read_source
+from weft.runtime.checkpoint import Checkpoint, checkpoint_path, latest, load
+from weft.runtime.digest import data_digest
+from weft.runtime.ledger import Ledger
+from weft.runtime.loading import Loaded, assemble
+from weft.runtime.provider import Opener, Recorded, record
+from weft.runtime.reporting import Reporter, Result
+from weft.runtime.resolved import resolved
+from weft.runtime.run_folder import RunFolder
+from weft.runtime.trainer import Trainer, here
+
+RUNS = Path("runs")
+
+
+def run(
+    loaded: Loaded,
+    backend: Backend,
+    reporter: Reporter,
+    out: Path | None = None,
+    resume: bool = False,
+    checkpoint_every: int | None = None,
+) -> RunFolder:
+    """Train to the end in a folder: a new one, or with `resume` one that a run began in.
+
+    Raises RunError: see `Experiment.train`.
+    """
+    if resume and out is None:
+        raise RunError("which run is to go on?", expected="its folder, as `out`")
+    if checkpoint_every is not None and checkpoint_every < 1:
+        raise RunError("`checkpoint_every` is a number of steps", found=f"{checkpoint_every}")
+    if out is not None and resume and RunFolder(out).begun:
+        folder = RunFolder.open(out)
+    else:
+        folder = RunFolder.create(RUNS, loaded.experiment.name, out)
+    with folder.locked():
+        if folder.begun and not resume:  # by a process that was faster
+            raise RunError(f"`{folder.path}` holds another run")
+        if folder.begun:
+            _require_same(folder, loaded)
+        else:
+            _begin(folder, loaded, backend)
+        if folder.result is None:
+            Trainer(loaded, backend, folder, reporter, checkpoint_every).run()
+    return folder
+
+
+def _begin(folder: RunFolder, loaded: Loaded, backend: Backend) -> None:
+    standing = resolved(loaded.source, loaded.base)
+    assert loaded.experiment.data is not None  # else `loaded.data` has raised
+    folder.begin(
+        standing.text,
+        loaded.fingerprint,
+        asdict(loaded.experiment.settings),
+        _plain(loaded.overrides),
+        here(backend),
+        standing.imports,
+        name=loaded.experiment.name,
+        base=_from(folder.path, loaded.opener.base),
+        backend=backend.name,
+        data=record(loaded.experiment.data.name, loaded.data),
+        digest=data_digest(loaded.data.columns),
+    )
+
+
+def _require_same(folder: RunFolder, loaded: Loaded) -> None:
+    folder.require_spec(loaded.fingerprint)
+    if folder.record.get("digest") != data_digest(loaded.data.columns):
+        raise RunError(
+            f"the data have changed since the run at `{folder.path}` began",
+            expected="the same data, so that the run ends as if it had never stopped",
+            hint="begin a new run",
+        )
+
+
+def _from(folder: Path, base: Path) -> str:
+    """The path from the run's folder to the spec's, so that both can move together."""
+    try:
+        return Path(os.path.relpath(base.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # on another drive
+        return base.resolve().as_posix()
+
+
+def _plain(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides as JSON knows them; RunError for a value that it has no word for."""
+
+    def known(value: Any) -> bool:
+        if isinstance(value, list):
+            return all(map(known, value))
+        return isinstance(value, bool | int | float | str)
+
+    for name, value in overrides.items():
+        if not known(value):
+            raise RunError(
+                f"`{name}` can't be recorded",
+                expected="a number, a truth value, a list of them, or text as in a spec",
+                found=type(value).__name__,
+            )
+    return dict(overrides)
+
+
+def reopen(folder: RunFolder) -> Loaded:
+    """The spec of a run, from its folder alone; its data are opened where they are needed."""
+    record = folder.record
+    return assemble(
+        read_source(folder.spec_path),
+        folder.path,
+        record.get("overrides", {}),
+        Recorded(record.get("data", {})),
+        Opener(folder.path / record.get("base", ".")),
+        record.get("name"),
+    )
+
+
+def kept(folder: RunFolder) -> tuple[Checkpoint, Ledger]:
+    """The checkpoint of the best step so far. Raises RunError for a run that has none yet."""
+    newest = latest(folder.checkpoints).checkpoint
+    if newest is None:
+        raise RunError(
+            f"the run at `{folder.path}` has no parameters yet",
+            hint="train on: `weft train --resume " + str(folder.path) + "`",
+        )
+    ledger = Ledger.from_json(newest.metadata.get("ledger", ""))
+    if ledger.kept is None or checkpoint_path(folder.checkpoints, ledger.kept.step) == newest.path:
+        return newest, ledger
+    return load(checkpoint_path(folder.checkpoints, ledger.kept.step)), ledger
+
+
+def result(folder: RunFolder) -> Result:
+    """How the run ended; for one that hasn't, where it stands, without measures of `test`."""
+    ended = folder.result
+    if ended is not None:
+        return Result(**ended)
+    newest = latest(folder.checkpoints).checkpoint
+    if newest is None:
+        return Result(0, 0, 0, 0, False, {}, {}, {})
+    ledger = Ledger.from_json(newest.metadata.get("ledger", ""))
+    per_epoch = int(folder.record["settings"]["steps_per_epoch"])
+    step, best = int(newest.tensors["step"]), ledger.kept
+    return Result(
+        steps=step,
+        epochs=-(-step // per_epoch),
+        best_step=best.step if best else step,
+        best_epoch=best.epoch if best else -(-step // per_epoch),
+        stopped_early=ledger.stopped,
+        train=best.metrics["train"] if best else {},
+        valid=best.metrics.get("valid", {}) if best else {},
+        test={},
+    )

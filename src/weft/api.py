@@ -1,0 +1,208 @@
+"""The objects of the Python API: an experiment that can be checked and trained, and its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weft.compiler.errors import Diagnostic, RunError, one_of
+from weft.runtime.backends import backend_named
+from weft.runtime.loading import Loaded, load_spec, read
+from weft.runtime.reporting import Reporter, Result, Silent
+from weft.runtime.session import Session, session_for
+
+if TYPE_CHECKING:
+    from weft.compiler.analysis import Report
+
+Arrays = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A spec that compiles: its graphs, its settings and its data."""
+
+    loaded: Loaded
+
+    @classmethod
+    def load(cls, path_or_text: str | Path, overrides: Mapping[str, Any]) -> Experiment:
+        """See `weft.load`."""
+        source, base = read(path_or_text)
+        return cls(load_spec(source, base, overrides))
+
+    @property
+    def name(self) -> str:
+        return self.loaded.experiment.name
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        """What is allowed but probably not meant, in the spec and in its data."""
+        return self.loaded.warnings
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what the spec means; comments and white space don't change it."""
+        return self.loaded.fingerprint
+
+    def check(self, backend: str = "numpy") -> Report:
+        """Parameters, operations and memory, in all and by source line, before anything runs."""
+        from weft.compiler.analysis import analyse
+
+        session = session_for(self.loaded, backend_named(backend))
+        batch = self.loaded.experiment.settings.batch
+        plan = session.plan("train_step", batch)
+        return analyse(self.loaded.experiment, session.program, plan)
+
+    def train(
+        self,
+        backend: str = "numpy",
+        out: str | Path | None = None,
+        resume: bool = False,
+        reporter: Reporter | None = None,
+        checkpoint_every: int | None = None,
+    ) -> Run:
+        """Train to the end and return the run, which lives in a folder.
+
+        `out`: the run's folder; else the next free one of `runs/NAME-001`, ... `resume` goes on
+        with the run in `out` where it was killed (or begins it, when it never began), and ends
+        with the same bytes as one that was never killed. `checkpoint_every` saves after that many
+        steps too, not only after each epoch.
+
+        Raises RunError: the folder holds another run, another process trains in it, or a loss is
+        not finite; Interrupted (a RunError) after a state was saved for SIGINT or SIGTERM.
+        """
+        from weft.runtime.runs import run
+
+        chosen = backend_named(backend)
+        folder = run(
+            self.loaded,
+            chosen,
+            reporter or Silent(),
+            Path(out) if out is not None else None,
+            resume,
+            checkpoint_every,
+        )
+        return Run(folder.path, self.loaded, chosen.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run in its folder, with the best parameters it has found so far."""
+
+    folder: Path
+    loaded: Loaded
+    backend: str = "numpy"
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """See `weft.open_run`."""
+        from weft.runtime.run_folder import RunFolder
+        from weft.runtime.runs import reopen
+
+        found = RunFolder.open(folder)
+        return cls(folder, reopen(found), found.record.get("backend", "numpy"))
+
+    def resume(
+        self,
+        backend: str | None = None,
+        reporter: Reporter | None = None,
+        checkpoint_every: int | None = None,
+    ) -> Run:
+        """Train on to the end, where it isn't reached; see `Experiment.train`."""
+        return Experiment(self.loaded).train(
+            backend or self.backend, self.folder, True, reporter, checkpoint_every
+        )
+
+    @cached_property
+    def result(self) -> Result:
+        """Steps, the kept step and epoch, and the metrics of each part.
+
+        Of a run that hasn't ended: where its last checkpoint stands.
+        """
+        from weft.runtime.run_folder import RunFolder
+        from weft.runtime.runs import result
+
+        return result(RunFolder(self.folder))
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Under `train`, `valid` and `test` (those that are measured): each metric by name.
+
+        Those of `train` are means over the epoch of the kept parameters, made while it ran.
+        """
+        found = {"train": self.result.train, "valid": self.result.valid, "test": self.result.test}
+        return {part: dict(values) for part, values in found.items() if values}
+
+    @property
+    def steps(self) -> int:
+        """How many steps were made."""
+        return self.result.steps
+
+    @cached_property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The kept state by name: parameters, averages, running statistics, and the rest."""
+        from weft.runtime.run_folder import RunFolder
+        from weft.runtime.runs import kept
+
+        return kept(RunFolder(self.folder))[0].tensors
+
+    def predict(self, arrays: Arrays | np.ndarray) -> dict[str, np.ndarray]:
+        """The model's outputs by name, for fields by name as in the data block (prepared values).
+
+        A single array will do where the model reads one field. Any number of rows. Raises
+        RunError for a field that is missing, unknown, or of another shape or type.
+        """
+        from weft.runtime.evaluation import checked, predict
+
+        session = self._session
+        nodes = {n.name: n for n in session.graph("predict").inputs}
+        types = {
+            name: nodes[name].type.with_shape(nodes[name].type.shape[1:])
+            for name in nodes
+            if name in session.fields("predict")
+        }
+        if not session.graph("predict").outputs:
+            raise RunError(
+                "the spec says nothing about prediction",
+                expected="a line in `train` such as `predict = net(x)`",
+            )
+        if not isinstance(arrays, Mapping):
+            if len(types) != 1:
+                raise RunError(
+                    "the model reads several fields", expected=f"arrays for {one_of(types)} by name"
+                )
+            arrays = {next(iter(types)): arrays}
+        ready = checked(arrays, types)
+        return predict(session, ready, len(next(iter(ready.values()))))
+
+    def evaluate(self, split: str = "test") -> dict[str, float]:
+        """Losses and metrics on a part of the data, as evaluation sees them, with the kept state.
+
+        Raises RunError when the data has no such part, or isn't where the spec says.
+        """
+        from weft.runtime.evaluation import evaluate
+        from weft.runtime.feed import rows_of
+
+        loaded, session = self.loaded, self._session
+        if split not in loaded.parts:
+            raise RunError(f"the data has no part `{split}`", expected=one_of(loaded.parts))
+        rows = rows_of(loaded.fields, session.fields("eval_step"), session.backend)
+        batch = loaded.experiment.settings.batch
+        return evaluate(session, loaded.parts[split], batch, rows)
+
+    def export_onnx(self, path: str | Path, opset: int = 21) -> Path:
+        """Write the trained model as ONNX: evaluation semantics, a symbolic batch."""
+        from weft.backends.onnx.export import export
+
+        export(self.loaded.program, self.tensors, Path(path), opset)
+        return Path(path)
+
+    @cached_property
+    def _session(self) -> Session:
+        session = session_for(self.loaded, backend_named(self.backend))
+        session.load(self.tensors)
+        return session
