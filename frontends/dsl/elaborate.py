@@ -18,6 +18,7 @@ from weft.frontends.dsl.builtins import BUILTINS
 from weft.frontends.dsl.data import DataProvider, elaborate_data
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Module, Scope, load_module
+from weft.frontends.dsl.parser import parse_expression
 from weft.frontends.dsl.registry import Registry
 from weft.frontends.dsl.signatures import Given, assign
 from weft.frontends.dsl.training import Train
@@ -132,7 +133,7 @@ def elaborate(
     """The experiment of a spec with one `train` block.
 
     `overrides` sets top-level `let`s, arguments of models, and the settings of `train` that are
-    numbers or names (`--set hidden=512`).
+    numbers or names (`--set hidden=512`). A `str` is an expression, as the spec would write it.
     """
     module, unnamed = load_module(source, base)
     trains = [d for d in unnamed if isinstance(d, s.TrainDecl)]
@@ -150,7 +151,7 @@ def elaborate(
             expected="one `train { ... }`",
             found=f"`{source.name}`" if not trains else None,
         )
-    declarations = Declarations(overrides, provider)
+    declarations = Declarations(_evaluated(overrides or {}, module, provider), provider)
     registry = Registry()
     scalars = {k: v for k, v in declarations.overrides.items() if k in OVERRIDABLE}
     declarations.used |= set(scalars)
@@ -159,6 +160,27 @@ def elaborate(
     experiment = train.experiment()
     declarations.check_overrides(_overridable(module))
     return experiment
+
+
+def _evaluated(
+    overrides: Mapping[str, Value], module: Module, provider: DataProvider
+) -> dict[str, Value]:
+    """Overrides with each `str` as the value that the spec, without overrides, gives it."""
+    interpreter = Interpreter(Registry(), BUILTINS, resolve=Declarations(provider=provider))
+    values = {}
+    for name, value in overrides.items():
+        if isinstance(value, str):
+            expression = parse_expression(Source(f"<set {name}>", value))
+            value = interpreter.evaluate(expression, Scope(module))
+            if isinstance(value, Tensor):
+                raise CompileError(
+                    f"`{name}` is known before anything runs",
+                    expression.span,
+                    expected="a number, a text, a list or the name of a function",
+                    found=describe(value),
+                )
+        values[name] = value
+    return values
 
 
 OVERRIDABLE = ("epochs", "steps", "seed", "precision")

@@ -1,1 +1,16 @@
 """The command line: one module a command."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """What the script `weft` runs."""
+    from weft.cli.app import app
+
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")  # a terminal without Unicode shows `?`, not a traceback
+    app(prog_name="weft")

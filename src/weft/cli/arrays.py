@@ -1,0 +1,168 @@
+"""Arrays in files: what `weft predict` reads and writes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weft.cli.output import writable
+from weft.compiler.errors import RunError, did_you_mean, one_of
+from weft.compiler.program import Experiment, Program
+
+Arrays = Mapping[str, NDArray[Any]]
+KINDS = (".npz", ".npy", ".csv")
+
+# The names of arrays that a file does not name: of an `.npy`, and of the numbers of a `.csv`.
+NAMELESS = ""
+
+
+def kind(path: Path) -> str:
+    """`.npz`, `.npy` or `.csv`. Raises RunError for a file of another kind."""
+    if path.suffix.lower() not in KINDS:
+        raise RunError(
+            f"`{path.name}` is no kind of file for arrays",
+            expected=f"a name that ends in {one_of(KINDS)}",
+        )
+    return path.suffix.lower()
+
+
+def read(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a file by name. Raises RunError when it can't be read."""
+    from weft.runtime.data.sources import load
+
+    base = path.parent
+    match kind(path):
+        case ".npz":
+            columns = load("npz", (path.name,), {}, base)
+        case ".npy":
+            columns = load("npy", (), {"x": path.name}, base)
+            return {NAMELESS: next(iter(columns.arrays.values()))}
+        case _:
+            columns = load("csv", (path.name,), {}, base)
+    return dict(columns.arrays)
+
+
+def prepared(experiment: Experiment, given: Arrays) -> dict[str, NDArray[Any]]:
+    """The fields that the model reads, from the columns of the source, as the data block says."""
+    from weft.compiler.evaluate import evaluate
+    from weft.compiler.graph import Graph, topological
+    from weft.compiler.passes.decompose import inline_calls
+
+    data = experiment.data
+    if data is None:
+        raise RunError("the spec has no data, so that nothing can be prepared", hint="drop --raw")
+    wanted = {node.name for node in experiment.predict_inputs} & set(data.prepare.output_names)
+    graph = inline_calls(
+        data.prepare.with_outputs({n: data.prepare.named_outputs[n] for n in sorted(wanted)}),
+        frozenset(),
+    )
+    reached = set(topological(graph.outputs))
+    inputs = tuple(node for node in graph.inputs if node in reached)
+    columns = _columns(given, {n.name: len(n.type.shape) - 1 for n in inputs}, data.options)
+    rows = len(next(iter(columns.values()))) if columns else 0
+    ready = {}
+    for node in inputs:
+        array = columns[node.name]
+        if array.shape[1:] != node.type.shape[1:]:
+            raise RunError(
+                f"the column `{node.name}` has another shape than in training",
+                expected=f"{list(node.type.shape[1:])} for each row",
+                found=str(list(array.shape[1:])),
+            )
+        ready[node.name] = np.ascontiguousarray(array, node.type.dtype.numpy)
+    used = Graph(graph.name, inputs, graph.outputs, graph.output_names)
+    return evaluate(used, ready, {"batch": rows})
+
+
+def _columns(given: Arrays, wanted: Mapping[str, int], options: Mapping[str, Any]) -> Arrays:
+    """The wanted columns, by name, of wanted rank; a CSV's numbers make up `features`."""
+    if NAMELESS in given and len(wanted) == 1:
+        return dict.fromkeys(wanted, given[NAMELESS])
+    target = options.get("target")
+    if "features" in wanted and "features" not in given and target is not None:
+        numbers = [array for name, array in given.items() if name != target]
+        features = np.stack([n.astype(np.float32) for n in numbers], 1) if numbers else None
+        given = {**given, **({"features": features} if features is not None else {})}
+    for name in wanted:
+        if name not in given:
+            known = [n or "an array without a name" for n in given]
+            raise RunError(
+                f"the input has no column `{name}`",
+                expected=f"columns {one_of(wanted)}",
+                found=one_of(known),
+                hint=did_you_mean(name, known),
+            )
+    return {name: given[name] for name in wanted}
+
+
+def fields(program: Program, given: Arrays) -> Any:
+    """The given arrays as the fields that the model reads; arrays of other names are left out."""
+    wanted = {n.name: n.type for n in program.predict.inputs if n.name not in program.states}
+    if NAMELESS in given:
+        return given[NAMELESS]
+    if set(wanted) <= set(given):
+        return {name: given[name] for name in wanted}
+    if len(wanted) == 1 and all(array.ndim == 1 for array in given.values()):
+        # A table: a column for each number of the only field.
+        ((name, type),) = wanted.items()
+        if type.rank == 2 and type.shape[1] == len(given):
+            return {name: np.stack(list(given.values()), 1)}
+    missing = [name for name in wanted if name not in given]
+    raise RunError(
+        f"the input has no field `{missing[0]}`",
+        expected=", ".join(f"`{name}`: {type}" for name, type in wanted.items()),
+        found=", ".join(f"`{name}` {list(a.shape)}" for name, a in list(given.items())[:8]),
+        hint=did_you_mean(missing[0], given)
+        or "for columns as the data source has them, add `--raw`",
+    )
+
+
+def write(path: Path, arrays: Arrays) -> None:
+    """The arrays as a file of the kind that its name tells, whole or not at all."""
+    from weft.runtime.files import write_atomically
+
+    writable(path)
+    match kind(path):
+        case ".npz":
+            stream = io.BytesIO()
+            np.savez(stream, allow_pickle=False, **arrays)
+            content = stream.getvalue()
+        case ".npy":
+            if len(arrays) != 1:
+                raise RunError(
+                    "an `.npy` file holds one array",
+                    found=f"{len(arrays)} outputs: {one_of(arrays)}",
+                    hint="write an `.npz` file",
+                )
+            stream = io.BytesIO()
+            np.save(stream, next(iter(arrays.values())), allow_pickle=False)
+            content = stream.getvalue()
+        case _:
+            content = _csv(arrays).encode()
+    write_atomically(path, content)
+
+
+def _csv(arrays: Arrays) -> str:
+    """A column for each number of an output: `price`, or `net_0`, `net_1`, ..."""
+    import csv
+
+    rows = max(len(a) if a.ndim else 1 for a in arrays.values())
+    titles: list[str] = []
+    parts = []
+    for name, array in arrays.items():
+        flat = np.broadcast_to(array, (rows,)) if not array.ndim else array.reshape(rows, -1)
+        flat = flat.reshape(rows, -1)
+        size = flat.shape[1]
+        titles += [name] if array.ndim < 2 else [f"{name}_{i}" for i in range(size)]
+        parts.append(flat)
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(titles)
+    for row in range(rows):
+        writer.writerow([str(value) for part in parts for value in part[row].tolist()])
+    return stream.getvalue()

@@ -1,0 +1,146 @@
+"""`weft check`: what a spec is made of and what it costs, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from weft.cli.failures import facts, show
+from weft.cli.options import DEFAULT_BACKEND, Command, backend_option, json_option, set_option
+
+if TYPE_CHECKING:
+    from weft.cli.output import Table
+    from weft.compiler.analysis import Line, Report
+
+EXAMPLES = """
+weft check digits.weft
+weft check digits.weft --set hidden=1024       what would a wider one cost?
+weft check digits.weft --json
+"""
+
+SOURCE_WIDTH = 40
+
+
+@click.command(cls=Command, examples=EXAMPLES)
+@click.argument("spec")
+@backend_option
+@set_option
+@json_option
+def command(spec: str, backend: str | None, overrides: Mapping[str, str], json: bool) -> None:
+    """Check SPEC: names, types, shapes and data; then show what it costs, by layer and by line.
+
+    FLOPs are those of the forward pass for one example, a multiply-add being two; "in a step" those
+    of a training step on a full batch, and memory a bound for it, everything that it touches
+    included.
+    """
+    import weft
+    from weft.cli.output import print_json, print_table
+
+    experiment = weft.load(Path(spec), **overrides)
+    report = experiment.check(backend or DEFAULT_BACKEND)
+    for warning in report.warnings:
+        show(warning)
+    if json:
+        print_json(summary(report))
+        return
+    if report.layers:
+        print_table(layers_table(report))
+        click.echo()
+    print_table(lines_table(report))
+    click.echo()
+    print_table(totals_table(report))
+
+
+def layers_table(report: Report) -> Table:
+    """A row for each layer with parameters."""
+    from weft.cli.output import Table
+
+    rows = [
+        [
+            layer.name,
+            ", ".join(f"{t.name.rpartition('.')[2]}: {t.type}" for t in layer.tensors),
+            f"{layer.parameters:,}",
+        ]
+        for layer in report.layers
+    ]
+    return Table(("layer", "tensors", "parameters"), rows, frozenset({2}))
+
+
+def lines_table(report: Report) -> Table:
+    """A row for each line of source that costs something."""
+    from weft.cli.output import Table, amount
+
+    files = {line.span.source.name for line in report.lines}
+    rows = [
+        [
+            _place(line, len(files) > 1),
+            _cut(line.text.split(" #")[0].rstrip()),
+            str(line.result) if line.result is not None else "",
+            f"{line.parameters:,}" if line.parameters else "",
+            *(amount(n) if n else "" for n in (line.flops, line.step_flops)),
+            amount(line.bytes, "B") if line.bytes else "",
+        ]
+        for line in report.lines
+    ]
+    titles = ("line", "source", "result", "parameters", "FLOPs", "in a step", "memory")
+    return Table(titles, rows, frozenset({3, 4, 5, 6} | ({0} if len(files) < 2 else set())))
+
+
+def totals_table(report: Report) -> Table:
+    """The whole."""
+    from weft.cli.output import Table, amount
+
+    rows = [
+        ["parameters", f"{report.parameters:,}", ""],
+        ["multiply-adds", f"{report.multiply_adds:,}", "forward, one example"],
+        ["FLOPs", f"{report.flops:,}", "forward, one example"],
+        ["FLOPs of a step", f"{report.step_flops:,}", f"training, a batch of {report.batch}"],
+        ["peak memory", amount(report.peak_bytes, "B"), f"training, a batch of {report.batch}"],
+    ]
+    return Table(("total", "amount", "of"), rows, frozenset({1}))
+
+
+def summary(report: Report) -> dict[str, Any]:
+    """The report for machines."""
+    return {
+        "name": report.name,
+        "parameters": report.parameters,
+        "multiply_adds": report.multiply_adds,
+        "flops": report.flops,
+        "step_flops": report.step_flops,
+        "peak_bytes": report.peak_bytes,
+        "batch": report.batch,
+        "layers": [
+            {
+                "name": layer.name,
+                "parameters": layer.parameters,
+                "tensors": {t.name: str(t.type) for t in layer.tensors},
+            }
+            for layer in report.layers
+        ],
+        "lines": [
+            {
+                "file": line.span.source.name,
+                "line": line.span.line,
+                "result": str(line.result) if line.result is not None else None,
+                "parameters": line.parameters,
+                "multiply_adds": line.multiply_adds,
+                "flops": line.flops,
+                "step_flops": line.step_flops,
+                "bytes": line.bytes,
+            }
+            for line in report.lines
+        ],
+        "warnings": [facts(warning) for warning in report.warnings],
+    }
+
+
+def _place(line: Line, many: bool) -> str:
+    return f"{Path(line.span.source.name).name}:{line.span.line}" if many else str(line.span.line)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SOURCE_WIDTH else f"{text[: SOURCE_WIDTH - 3].rstrip()}..."

@@ -1,0 +1,41 @@
+"""`weft eval`: measure a trained run on parts of its data."""
+
+from __future__ import annotations
+
+import click
+
+from weft.cli.options import SPLITS, Command, json_option
+
+EXAMPLES = """
+weft eval runs/digits-001                      every part that the data is split into
+weft eval runs/digits-001 --split test
+weft eval runs/digits-001 --json
+"""
+
+
+@click.command(cls=Command, examples=EXAMPLES)
+@click.argument("run")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    type=click.Choice(SPLITS),
+    help="A part of the data; repeatable. All parts when left out.",
+)
+@json_option
+def command(run: str, splits: tuple[str, ...], json: bool) -> None:
+    """Measure the model of RUN as evaluation sees it: without dropout, with the kept parameters.
+
+    RUN is the folder that `weft train` made; the data are read again from where the spec says.
+    """
+    import weft
+    from weft.cli.metrics import metrics_table
+    from weft.cli.output import print_json, print_table
+
+    opened = weft.open_run(run)
+    parts = [part for part in SPLITS if part in (splits or opened.loaded.parts)]
+    metrics = {part: opened.evaluate(part) for part in parts}
+    if json:
+        print_json({"run": run, "steps": opened.steps, **metrics})
+    else:
+        print_table(metrics_table(metrics))

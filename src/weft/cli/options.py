@@ -1,0 +1,79 @@
+"""What commands share: help with examples, `--json`, `--set`, the choice of a backend."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+SPLITS = ("train", "valid", "test")
+
+
+class Command(click.Command):
+    """A command whose help ends with examples: lines `command    what it does`."""
+
+    def __init__(self, *args: Any, examples: str = "", **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.examples = inspect.cleandoc(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples.splitlines():
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+json_option = click.option(
+    "--json", is_flag=True, help="For machines: one JSON object as the last line of stdout."
+)
+
+
+def spec_argument(function: F) -> F:
+    """The argument SPEC: the path of a `.weft` file."""
+    return click.argument("spec", metavar="SPEC")(function)
+
+
+def set_option(function: F) -> F:
+    """`--set key=value`, repeatable; the command gets `overrides`, a mapping of texts."""
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=_overrides,
+        help="Set a `let`, an argument of a model, or `epochs`, `steps`, `seed`, `precision`. "
+        "VALUE is written as in a spec: 512, 1e-3, true, relu, [64, 64]. Repeatable.",
+    )(function)
+
+
+def backend_option(function: F) -> F:
+    """`--backend NAME`: what runs the graphs; the command gets None for `auto`."""
+    return click.option(
+        "--backend",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        callback=lambda ctx, parameter, name: None if name == "auto" else name,
+        help="What runs the graphs: numpy, or auto for the fastest that is installed.",
+    )(function)
+
+
+DEFAULT_BACKEND = "numpy"
+
+
+def _overrides(
+    ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> Mapping[str, str]:
+    """The text that each `key=value` gives its key; `elaborate` parses it."""
+    found: dict[str, str] = {}
+    for text in given:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not key.isidentifier():
+            raise click.BadParameter(f"`{text}` is not KEY=VALUE, such as hidden=512", ctx=ctx)
+        if key in found:
+            raise click.BadParameter(f"`{key}` is set twice", ctx=ctx)
+        found[key] = value
+    return found

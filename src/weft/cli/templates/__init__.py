@@ -1,0 +1,1 @@
+"""The specs that `weft new` writes: complete, commented, and ready to train."""
