@@ -21,8 +21,9 @@ from weft.compiler.plan import ALIGNMENT, Abilities, Plan
 _IN_PLACE = frozenset(
     {
         "negate", "abs", "sign", "floor", "ceil", "round", "exp", "expm1", "log", "log1p", "sqrt",
-        "rsqrt", "sin", "cos", "tanh", "logistic", "not", "add", "subtract", "multiply", "divide",
-        "floor_divide", "remainder", "power", "maximum", "minimum", "and", "or", "xor", "select",
+        "rsqrt", "sin", "cos", "tanh", "logistic", "erf", "not", "add", "subtract", "multiply",
+        "divide", "floor_divide", "remainder", "power", "maximum", "minimum", "and", "or", "xor",
+        "select",
     }
 )  # fmt: skip
 
@@ -51,7 +52,12 @@ class NumpyExecutable:
         if quiet:
             return step
 
+        wanted = [n.name for n in self.plan.graph.inputs if n.name not in self.plan.bound]
+
         def silenced(inputs: Arrays) -> dict[str, np.ndarray]:
+            for name in wanted:
+                if name not in inputs:
+                    raise RunError(f"input `{name}` is missing")
             with np.errstate(all="ignore"):
                 return step(inputs)
 

@@ -17,7 +17,7 @@ _SCATTERED = 1 << 16  # positions worked out at once
 
 __all__ = [
     "Philox",
-    "erf",
+    "error_function",
     "flipped",
     "pad_slices",
     "reshaped",
@@ -27,9 +27,47 @@ __all__ = [
 ]
 
 
-def erf(x: Array, out: Array) -> None:
-    """The error function into `out`."""
-    out[...] = reference_erf(x)
+# erf(x) = x P(x^2) / Q(x^2) for |x| <= 4, to 3 ulp in f32; beyond that it is 1. Eigen's and XLA's.
+_ERF_P = (
+    -2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
+    -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02,
+)  # fmt: skip
+_ERF_Q = (
+    -1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03,
+    -1.42647390514189e-02,
+)  # fmt: skip
+_IN_CACHE = 1 << 14  # elements worked on at once
+
+
+def error_function(size: int, dtype: np.dtype) -> Callable[[Array], None]:
+    """`f(x)` replaces a flat array by its error function, in f32 by a rational approximation."""
+    if dtype != np.float32:
+        return lambda x: np.copyto(x, reference_erf(x))
+    square, p, q = np.empty((3, min(size, _IN_CACHE)), np.float32)
+    tops, bottoms = ([np.array(c, np.float32) for c in cs] for cs in (_ERF_P, _ERF_Q))
+    end = np.array(4, np.float32)
+    multiply, add = np.multiply, np.add
+
+    def horner(z: Array, coefficients: list[Array], out: Array) -> None:
+        multiply(z, coefficients[0], out)
+        for c in coefficients[1:-1]:
+            add(out, c, out)
+            multiply(out, z, out)
+        add(out, coefficients[-1], out)
+
+    def run(x: Array) -> None:
+        for start in range(0, size, _IN_CACHE):
+            part = x[start : start + _IN_CACHE]
+            z, top, bottom = (a[: part.size] for a in (square, p, q))
+            np.minimum(part, end, out=part)
+            np.maximum(part, -end, out=part)
+            multiply(part, part, z)
+            horner(z, tops, top)
+            horner(z, bottoms, bottom)
+            multiply(part, top, part)
+            np.divide(part, bottom, part)
+
+    return run
 
 
 def row_starts(

@@ -144,8 +144,17 @@ def _erf(p: Printer, node: Node) -> None:
     if p.is_register(node):
         _meaning(p, node)
         return
-    erf = p.use("erf", kernels.erf)
-    p.line(f"{erf}({p.array(node.inputs[0])}, {p.out(node)})")
+    x, size = node.inputs[0], prod(_shape(node))
+    if not p.layout(node).is_contiguous:
+        _meaning(p, node)
+        return
+    p.use("error_function", kernels.error_function)
+    dtype = p.constant(node.type.dtype.numpy, f"{node.type.dtype.name}_type")
+    erf = p.setup("erf", f"error_function({size}, {dtype})")
+    if p.plan.places[x] != p.plan.places[node]:
+        p.line(f"{p.out(node)}[...] = {p.operand(x)}")
+    flat = p.memory(node, contiguous((size,)).shifted(p.layout(node).offset))
+    p.line(f"{erf}({flat})")
 
 
 def _shift(name: str) -> Template:
@@ -190,23 +199,23 @@ def _select(p: Printer, node: Node) -> None:
     word = _WORDS[dtype.bytes]
     shape = _shape(node)
     mask = p.scratch(node, shape, word)
-    bits = [_bits(p, i, word) for i in (yes, no)]
     result = p.memory(node, None, word)
     p.line(f"{mask}[...] = {p.operand(condition)}")
     if _is_zero(no):
-        p.line(f"{p.use('multiply', np.multiply)}({bits[0]}, {mask}, {result})")
+        p.line(f"{p.use('multiply', np.multiply)}({_bits(p, yes, word)}, {mask}, {result})")
         return
     both, exclusive = p.use("bitwise_and", np.bitwise_and), p.use("bitwise_xor", np.bitwise_xor)
     one = p.constant(np.array(1, word.numpy))
     if _is_zero(yes):
         p.line(f"{p.use('subtract', np.subtract)}({mask}, {one}, {mask})")
-        p.line(f"{both}({bits[1]}, {mask}, {result})")
+        p.line(f"{both}({_bits(p, no, word)}, {mask}, {result})")
         return
     other = p.scratch(node, shape, word, _round_up(prod(shape) * word.bytes))
     p.line(f"{p.use('negative', np.negative)}({mask}, {mask})")
-    p.line(f"{exclusive}({bits[0]}, {bits[1]}, {other})")
+    bits = _bits(p, no, word)
+    p.line(f"{exclusive}({_bits(p, yes, word)}, {bits}, {other})")
     p.line(f"{both}({other}, {mask}, {other})")
-    p.line(f"{exclusive}({bits[1]}, {other}, {result})")
+    p.line(f"{exclusive}({bits}, {other}, {result})")
 
 
 def _from_outside(p: Printer, node: Node) -> bool:

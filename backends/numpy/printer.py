@@ -78,7 +78,11 @@ class Printer:
 
     def constant(self, value: Any, hint: str = "k") -> str:
         """A name for a constant; equal numbers share one."""
-        key = None
+        key: Any = None
+        if isinstance(value, np.dtype):
+            self.space[hint] = value
+            self._taken.add(hint)
+            return hint
         if isinstance(value, np.ndarray | np.generic):
             key = (type(value).__name__, str(value.dtype), value.shape, value.tobytes())
             if key in self._names:

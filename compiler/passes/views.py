@@ -95,10 +95,11 @@ def _viewed(node: Node, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
         case "slice":
             bounds = (attributes[key] for key in ("start", "limit", "strides"))
             # The ellipsis keeps a scalar's view an array.
-            return array[(..., *(slice(a, b, s) for a, b, s in zip(*bounds, strict=True)))]
+            index = [slice(a, b, s) for a, b, s in zip(*bounds, strict=True)]
+            return array[..., *index]
         case "reverse":
-            turned = (-1 if i in attributes["axes"] else 1 for i in range(array.ndim))
-            return array[(..., *(slice(None, None, step) for step in turned))]
+            steps = [-1 if i in attributes["axes"] else 1 for i in range(array.ndim)]
+            return array[..., *(slice(None, None, step) for step in steps)]
         case "stop_gradient":
             return array
     return None
