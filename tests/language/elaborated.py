@@ -15,7 +15,7 @@ from weft.compiler.errors import CompileError, Source, Span
 from weft.compiler.evaluate import evaluate
 from weft.compiler.gradient import vjp
 from weft.compiler.graph import Graph, Node, topological
-from weft.compiler.types import F64, DType, TensorType, dtype_of
+from weft.compiler.types import F64, Dim, DType, TensorType, dtype_of, symbol
 from weft.compiler.verify import verify
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import BUILTINS
@@ -26,7 +26,7 @@ from weft.frontends.dsl.optimizers import optimizer, resolve
 from weft.frontends.dsl.parser import parse_expression
 from weft.frontends.dsl.registry import Registry
 from weft.frontends.dsl.signatures import Given
-from weft.frontends.dsl.values import Closure, Tensor, Value, unlabelled
+from weft.frontends.dsl.values import Closure, Tensor, Value
 
 Array = np.ndarray
 SEED = np.array([7, 0], np.uint32)
@@ -72,8 +72,7 @@ class Elaborated:
         inputs = {n.name: n for n in self.arguments} | self.interpreter.registry.inputs
         names = wrt or [n.name for n in self.arguments if n.type.dtype.kind == "float"]
         nodes = vjp([result], [ct], [inputs[name] for name in names])
-        shape = tuple(int(str(d)) for d in result.type.shape)
-        given = cotangent(shape) if weights is None else weights
+        given = cotangent(self.values(states)[0].shape) if weights is None else weights
         return run(nodes, {**self._inputs(states), "ct": given.astype(result.type.dtype.numpy)})
 
 
@@ -104,21 +103,27 @@ def elaborate(
     training: bool = True,
     float_type: DType = F64,
     classes: Mapping[int, int] | None = None,
+    symbolic: bool = False,
 ) -> Elaborated:
-    """Call `f` of the source; `classes` makes labels of the arguments at these positions."""
+    """Call `f` of the source.
+
+    `classes` makes labels of the arguments at these positions; `symbolic` leaves the size of every
+    first axis open, as it is while a spec is compiled, and gives that axis a name.
+    """
     module, interpreter = load(text, float_type, training)
     place = Span(module.source, 0, 0)
     function = interpreter.lookup("f", Scope(module), place)
     assert isinstance(function, Closure)
     names = [p.name for p in function.decl.parameters or ()]
     made = [np.asarray(a) for a in arrays]
-    nodes = [
-        b.input_(name, TensorType(dtype_of(a), a.shape))
-        for name, a in zip(names, made, strict=False)
-    ]
-    tensors = [unlabelled(n) for n in nodes]
-    for position, count in (classes or {}).items():
-        tensors[position] = Tensor(nodes[position], tensors[position].axes, count)
+    batch = interpreter.registry.batch_label
+    nodes, tensors = [], []
+    for position, (name, array) in enumerate(zip(names, made, strict=False)):
+        shape, axes = tuple[Dim, ...](array.shape), [None] * array.ndim
+        if symbolic and shape:
+            shape, axes = (symbol("batch"), *shape[1:]), [batch, *axes[1:]]
+        nodes.append(b.input_(name, TensorType(dtype_of(array), shape)))
+        tensors.append(Tensor(nodes[-1], tuple(axes), (classes or {}).get(position)))
     given = [Given(None, t, place) for t in tensors]
     result = interpreter.call(function, given, place)
     parts = list(result) if isinstance(result, list | tuple) else [result]

@@ -194,7 +194,9 @@ def test_a_type_has_one_spread() -> None:
 def test_spreads_of_two_arguments_agree() -> None:
     text = "fn f(x: f32[B, ...S], y: f32[...S]) = x + y"
     check(text, CUBE, X.T, expected=CUBE + X.T)
-    assert "`...S` = [3, 4]" in refuses(text, CUBE, X)
+    message = refuses(text, CUBE, X)
+    assert "`...S`" in message
+    assert "[3, 4]" in message
 
 
 def test_spreads_in_lists_and_calls() -> None:

@@ -28,11 +28,13 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("symbolic", [False, True])
 @pytest.mark.parametrize("name", CASES)
-def test_layers_agree_with_pytorch(name: str) -> None:
+def test_layers_agree_with_pytorch(name: str, symbolic: bool) -> None:
     inputs = fixture(name, "in")
     text = f"model net = {CASES[name]}\nfn f(x) = net(x)"
-    found = elaborate(text, inputs.pop("x"), training=not name.endswith("_eval"))
+    training = not name.endswith("_eval")
+    found = elaborate(text, inputs.pop("x"), training=training, symbolic=symbolic)
     np.testing.assert_allclose(found.values(inputs)[0], fixture_result(name), rtol=1e-11)
     expected = fixture(name, "grad")
     for argument, gradient in zip(expected, found.gradients(*expected, states=inputs), strict=True):
