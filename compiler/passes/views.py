@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -81,6 +82,7 @@ def _address(array: np.ndarray) -> int:
 
 def _viewed(node: Node, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
     attributes = node.attributes
+    result: np.ndarray
     match node.op.name:
         case "reshape":
             try:
@@ -95,11 +97,14 @@ def _viewed(node: Node, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
         case "slice":
             bounds = (attributes[key] for key in ("start", "limit", "strides"))
             # The ellipsis keeps a scalar's view an array.
-            index = [slice(a, b, s) for a, b, s in zip(*bounds, strict=True)]
-            return array[..., *index]
+            index: Any = (..., *(slice(a, b, s) for a, b, s in zip(*bounds, strict=True)))
+            result = array[index]
+            return result
         case "reverse":
-            steps = [-1 if i in attributes["axes"] else 1 for i in range(array.ndim)]
-            return array[..., *(slice(None, None, step) for step in steps)]
+            steps = (-1 if i in attributes["axes"] else 1 for i in range(array.ndim))
+            index = (..., *(slice(None, None, step) for step in steps))
+            result = array[index]
+            return result
         case "stop_gradient":
             return array
     return None

@@ -1,0 +1,172 @@
+"""Templates of reductions: sums as products with ones, extremes by their positions."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from weft.backends.numpy import kernels
+from weft.backends.numpy.template import Template, shape_of
+from weft.compiler.graph import Node
+from weft.compiler.passes.views import Layout, contiguous
+from weft.compiler.types import I64
+
+if TYPE_CHECKING:
+    from weft.backends.numpy.printer import Printer
+
+# A product with ones adds up in few long lanes; beyond this length pairwise sums lose less.
+LONGEST = 4096
+
+
+def reduction(name: str) -> Template:
+    function = getattr(np, name).reduce
+
+    def template(p: Printer, node: Node) -> None:
+        axes = node.attributes["axes"]
+        x = node.inputs[0]
+        if p.is_register(node) and not x.type.rank:
+            p.assign(node, p.scalar(x))
+            return
+        reduce = p.use(f"{name}_reduce", function)
+        if p.is_register(node):
+            dtype = p.constant(node.type.dtype.numpy, f"{node.type.dtype.name}_type")
+            p.assign(node, f"{reduce}({p.array(x)}, {axes}, {dtype})")
+            return
+        over = axes[0] if len(axes) == 1 else axes
+        p.line(f"{reduce}({p.array(x)}, {over}, None, {p.out(node)})")
+
+    return template
+
+
+def extreme_reduction(name: str, arg: str) -> Template:
+    """Along the last axis, finding the position and taking what is there is twice as fast."""
+    plain = reduction(name)
+
+    def template(p: Printer, node: Node) -> None:
+        x = node.inputs[0]
+        table = _rows(p.layout(x), node)
+        if node not in p.plan.scratch or table is None or not p.layout(x).is_contiguous:
+            plain(p, node)
+            return
+        rows, columns = table.shape
+        places = p.scratch(node, (rows,), I64)
+        starts = p.constant(np.arange(rows, dtype=np.int64) * columns, "starts")
+        flat = p.memory(x, contiguous((rows * columns,)).shifted(table.offset))
+        out = p.memory(node, contiguous((rows,)).shifted(p.layout(node).offset))
+        p.line(f"{p.memory(x, table)}.{arg}(1, {places})")
+        p.line(f"{p.use('add', np.add)}({places}, {starts}, {places})")
+        p.line(f"{flat}.take({places}, 0, {out}, 'clip')")
+
+    return template
+
+
+def _rows(layout: Layout, node: Node) -> Layout | None:
+    """The operand as a table whose rows are reduced, where the last axes are."""
+    shape, axes = shape_of(node.inputs[0]), node.attributes["axes"]
+    rank = len(shape)
+    if not node.type.rank or 0 in shape or axes != tuple(range(rank - len(axes), rank)):
+        return None
+    columns = prod(shape[rank - len(axes) :])
+    return kernels.reshaped(layout, (prod(shape) // columns, columns))
+
+
+def arg(name: str) -> Template:
+    def template(p: Printer, node: Node) -> None:
+        axis = node.attributes["axis"]
+        x = p.array(node.inputs[0])
+        if p.is_register(node):
+            p.assign(node, f"{x}.{name}({axis})")
+        else:
+            p.line(f"{x}.{name}({axis}, {p.out(node)})")
+
+    return template
+
+
+def _ones(p: Printer, node: Node, count: int) -> str:
+    return p.constant(np.ones(count, node.type.dtype.numpy), "ones")
+
+
+def reduce_sum(p: Printer, node: Node) -> None:
+    """Trailing axes and leading axes as products with ones, anything else as a reduction."""
+    x, axes = node.inputs[0], node.attributes["axes"]
+    shape, base = shape_of(x), p.layout(x)
+    if p.is_register(node) and not x.type.rank:
+        p.assign(node, p.scalar(x))
+        return
+    rank = len(shape)
+    count = prod(shape[a] for a in axes)
+    rest = prod(shape) // count if count else 0
+    fast = node.type.dtype.kind == "float" and prod(shape) > 0 and count <= LONGEST
+    dot = "dot"
+    if fast and len(axes) == rank:
+        flat = kernels.reshaped(base, (count,))
+        if flat is not None and not base.is_splat:
+            p.use(dot, np.dot)
+            p.assign(node, f"dot({p.memory(x, flat)}, {_ones(p, node, count)})")
+            return
+    if fast and axes == tuple(range(len(axes))):
+        table = kernels.reshaped(base, (count, rest))
+        if table is not None and not base.is_splat:
+            p.use(dot, np.dot)
+            out = p.memory(node, contiguous((rest,)).shifted(p.layout(node).offset))
+            p.line(f"dot({_ones(p, node, count)}, {p.memory(x, table)}, {out})")
+            return
+    if fast and axes == tuple(range(rank - len(axes), rank)):
+        table = kernels.reshaped(base, (rest, count))
+        if table is not None and not base.is_splat:
+            p.use(dot, np.dot)
+            out = p.memory(node, contiguous((rest,)).shifted(p.layout(node).offset))
+            p.line(f"dot({p.memory(x, table)}, {_ones(p, node, count)}, {out})")
+            return
+    add = p.use("add_reduce", np.add.reduce)
+    if p.is_register(node):
+        dtype = p.constant(node.type.dtype.numpy, f"{node.type.dtype.name}_type")
+        flat = kernels.reshaped(base, (count,))
+        if flat is not None:
+            p.assign(node, f"{add}({p.memory(x, flat)}, 0, {dtype})")
+        else:
+            p.assign(node, f"{add}({p.array(x)}, {axes}, {dtype})")
+        return
+    inner = _split_sum(node)
+    if inner:
+        # Batch statistics: over the image first, then over the batch, both contiguous.
+        lead, keep, trail = inner
+        table = kernels.reshaped(base, (lead * keep, trail))
+        if table is not None:
+            part = p.scratch(node, (lead * keep,), node.type.dtype)
+            parts = p.scratch(node, (lead, keep), node.type.dtype)
+            out = p.memory(node, contiguous((keep,)).shifted(p.layout(node).offset))
+            p.use(dot, np.dot)
+            if trail <= LONGEST:
+                p.line(f"dot({p.memory(x, table)}, {_ones(p, node, trail)}, {part})")
+            else:
+                p.line(f"{add}({p.memory(x, table)}, 1, None, {part})")
+            p.line(f"dot({_ones(p, node, lead)}, {parts}, {out})")
+            return
+    over = axes[0] if len(axes) == 1 else axes
+    p.line(f"{add}({p.array(x)}, {over}, None, {p.out(node)})")
+
+
+def _split_sum(node: Node) -> tuple[int, int, int] | None:
+    """(leading, kept, trailing) sizes of a float sum over both ends, as in `over = [B, H, W]`."""
+    shape, axes = shape_of(node.inputs[0]), node.attributes["axes"]
+    if node.type.dtype.kind != "float" or not node.type.rank or 0 in shape:
+        return None
+    kept = [i for i in range(len(shape)) if i not in axes]
+    first, last = kept[0], kept[-1] + 1
+    if first == 0 or last == len(shape) or len(kept) != last - first:
+        return None
+    return prod(shape[:first]), prod(shape[first:last]), prod(shape[last:])
+
+
+def sum_scratch(node: Node) -> int:
+    inner = _split_sum(node)
+    return inner[0] * inner[1] * node.type.dtype.bytes if inner else 0
+
+
+def extreme_scratch(node: Node) -> int:
+    """Bytes for the positions."""
+    table = _rows(contiguous(shape_of(node.inputs[0])), node)
+    return 8 * prod(shape_of(node)) if table is not None else 0
