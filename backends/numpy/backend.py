@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from weft.backends.base import Arrays, Step
+from weft.backends.numpy import blas
 from weft.backends.numpy.ops import TABLE, scratch
 from weft.backends.numpy.printer import print_source
 from weft.compiler.errors import RunError
@@ -49,6 +50,8 @@ class NumpyExecutable:
         for name in sorted(self.plan.bound):
             arrays[name] = _checked(name, self.plan, state)
         step = self.make(arrays, aligned(self.plan.arena_bytes))
+        if blas.wants_one_thread(self.plan.graph):
+            step = _on_one_thread(step)
         if quiet:
             return step
 
@@ -62,6 +65,23 @@ class NumpyExecutable:
                 return step(inputs)
 
         return silenced
+
+
+def _on_one_thread(step: Step) -> Step:
+    found = blas.controls()
+    if found is None or found[0]() == 1:
+        return step
+    ask, tell = found
+
+    def alone(inputs: Arrays) -> dict[str, np.ndarray]:
+        before = ask()
+        tell(1)
+        try:
+            return step(inputs)
+        finally:
+            tell(before)
+
+    return alone
 
 
 def _checked(name: str, plan: Plan, state: Arrays) -> np.ndarray:
