@@ -189,7 +189,8 @@ def multiply_adds(node: Node) -> int:
     if node.op.name == "dot_general":
         axes, _ = node.attributes["contract"]
         shape = static_shape(node.inputs[0].type.shape)
-        return _size(node) * math.prod(shape[axis] for axis in axes)
+        length: int = math.prod(shape[axis] for axis in axes)
+        return _size(node) * length
     if node.op.name == "conv":
         # A dilated operand is zero between its elements; those products are not made.
         window = math.prod(static_shape(node.inputs[1].type.shape)[1:])

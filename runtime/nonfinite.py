@@ -104,14 +104,14 @@ def _look(value: np.ndarray) -> _Seen:
     return _Seen(nan, bool(np.isinf(value).any()), low, high)
 
 
-def failure(step: int, batch: int, what: str, found: Origin | None) -> RunError:
+def failure(step: int, what: str, found: Origin | None) -> RunError:
     """The error for a run that stops at `step` because `what` is not finite."""
     message = f"{what} is not finite at step {step}"
     if found is None:
         return RunError(
             message,
             found="an overflow that the reference, operation by operation, does not have",
-            hint="a smaller learning rate, or `clip = global_norm(1.0)`",
+            hint=_SMALLER,
         )
     span: Span | None = found.node.span
     operands = ", ".join(found.operands)
@@ -129,15 +129,17 @@ def failure(step: int, batch: int, what: str, found: Origin | None) -> RunError:
     )
 
 
+_SMALLER = "a smaller learning rate, or `clip = global_norm(1.0)`"
 _HINTS = {
     "log": "keep the argument above zero, such as `log(x + 1e-12)`",
     "divide": "keep the divisor away from zero, such as `x / (y + 1e-8)`",
     "sqrt": "keep the argument at or above zero",
     "rsqrt": "keep the argument above zero, such as `rsqrt(x + 1e-8)`",
     "exp": "subtract the largest value before `exp`",
-    "power": "a negative base needs a whole exponent, a negative exponent a base above zero",
 }
 
 
 def _hint(found: Origin) -> str:
-    return _HINTS.get(found.node.op.name, "a smaller learning rate, or `clip = global_norm(1.0)`")
+    if found.node.op.name == "power" and found.made == "NaN":
+        return "a negative base needs a whole exponent"
+    return _HINTS.get(found.node.op.name, _SMALLER)

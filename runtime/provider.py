@@ -72,16 +72,16 @@ class Recorded:
             raise RunError(f"the run has no record of the data `{data}`")
         known = self.record[data]
         types = {
-            name: TensorType(DTYPES[kind], tuple(shape))
-            for name, (kind, shape) in known["columns"].items()
+            name: TensorType(DTYPES[kind], tuple(shape)) for name, kind, shape in known["columns"]
         }
         return Opened(types, dict(known["examples"]))
 
 
 def record(name: str, data: OpenData) -> dict[str, Any]:
-    """What `Recorded` needs, as JSON knows it."""
-    columns = {
-        column: [type.dtype.name, list(static_shape(type.shape))]
+    """What `Recorded` needs, as JSON knows it; the order of columns and parts is kept."""
+    columns = [
+        [column, type.dtype.name, list(static_shape(type.shape))]
         for column, type in data.opened.columns.items()
-    }
-    return {name: {"columns": columns, "examples": dict(data.opened.examples)}}
+    ]
+    examples = [[part, size] for part, size in data.opened.examples.items()]
+    return {name: {"columns": columns, "examples": examples}}

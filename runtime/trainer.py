@@ -306,14 +306,17 @@ class Trainer:
         end = self.step
         bad = self._first_bad(end)
         if bad is None:
-            raise failure(end, self.settings.batch, what, None)
+            raise failure(end, what, None)
         self._rewind()
         while self.step < bad:
             self._one()
         size, (inputs, *_) = self.feed.window(self.step, self.step + 1)
-        values = {**self.session.tensors(), **inputs}
-        found = origin(self.session.program.train_step, values, size, self.losses)
-        raise failure(bad + 1, size, what, found)
+        before = {name: array.copy() for name, array in self.session.tensors().items()}
+        losses = self._one()
+        wrong = next((n for n in self.losses if not math.isfinite(float(losses[n]))), None)
+        what = "a parameter" if wrong is None else f"the loss `{wrong}`".replace(" `loss`", "")
+        graph = self.session.program.train_step
+        raise failure(bad + 1, what, origin(graph, {**before, **inputs}, size, self.losses))
 
     def _first_bad(self, end: int) -> int | None:
         """The step, counted from 0, that first left something not finite."""

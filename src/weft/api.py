@@ -126,7 +126,7 @@ class Run:
         from weft.runtime.run_folder import RunFolder
         from weft.runtime.runs import result
 
-        return result(RunFolder(self.folder))
+        return result(RunFolder.open(self.folder))
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -148,7 +148,7 @@ class Run:
         from weft.runtime.run_folder import RunFolder
         from weft.runtime.runs import kept
 
-        return kept(RunFolder(self.folder))[0].tensors
+        return kept(RunFolder.open(self.folder))[0].tensors
 
     def predict(self, arrays: Arrays | np.ndarray) -> dict[str, np.ndarray]:
         """The model's outputs by name, for fields by name as in the data block (prepared values).
@@ -195,10 +195,16 @@ class Run:
         return evaluate(session, loaded.parts[split], batch, rows)
 
     def export_onnx(self, path: str | Path, opset: int = 21) -> Path:
-        """Write the trained model as ONNX: evaluation semantics, a symbolic batch."""
-        from weft.backends.onnx.export import export
+        """Write the trained model as ONNX: evaluation semantics, a symbolic batch.
 
-        export(self.loaded.program, self.tensors, Path(path), opset)
+        Inputs are the fields that the model reads. Raises RunError for what ONNX can't say.
+        """
+        from weft.backends.onnx.export import export_predict
+        from weft.runtime.files import write_atomically
+
+        about = {"spec": self.loaded.fingerprint, "step": str(self.result.best_step)}
+        model = export_predict(self.loaded.program, self.tensors, opset=opset, metadata=about)
+        write_atomically(Path(path), model.SerializeToString())
         return Path(path)
 
     @cached_property
