@@ -52,7 +52,8 @@ def wrap(
         "call",
         *actual.values(),
         *captured,
-        name=function.name,
+        # Backends know the library's functions by name; a spec's own is not one of them.
+        name=function.name if function.module.is_library else f"spec.{function.name}",
         body=graph,
         config=tuple(sorted(static_arguments(values).items())),
         gradient=_gradient(interpreter, function, scope, formal, result, len(captured)),
