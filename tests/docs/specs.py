@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +14,17 @@ from weft.compiler.errors import Source, Span
 from weft.compiler.evaluate import evaluate
 from weft.compiler.graph import Graph, Node, topological
 from weft.compiler.philox import seed_words
-from weft.compiler.training import build
-from weft.compiler.types import TensorType, dtype_of
+from weft.compiler.types import dtype_of
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import BUILTINS
-from weft.frontends.dsl.data import Opened
-from weft.frontends.dsl.elaborate import Declarations, elaborate
+from weft.frontends.dsl.elaborate import Declarations
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Scope, load_module
 from weft.frontends.dsl.registry import Registry
 from weft.frontends.dsl.values import Axis, Tensor, shape_text
-from weft.runtime.data.sources import load
-from weft.runtime.data.splits import Part, split
+from weft.runtime.loading import load_spec
+from weft.runtime.provider import Opener
 from weft.runtime.session import Session
-
-
-@dataclass
-class Folder:
-    """Opens the data of a spec in a folder, and keeps it for the step."""
-
-    base: Path
-    columns: dict[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
-    parts: dict[str, Mapping[str, Part]] = field(default_factory=dict)
-
-    def open(
-        self,
-        data: str,
-        source: str,
-        arguments: tuple[Any, ...],
-        options: Mapping[str, Any],
-        split_: Mapping[str, float | int],
-    ) -> Opened:
-        found = load(source, arguments, options, self.base)
-        self.columns[data] = found.arrays
-        self.parts[data] = split(found.size, split_, data)
-        types = {n: TensorType(dtype_of(a), a.shape[1:]) for n, a in found.arrays.items()}
-        return Opened(types, {name: part.size for name, part in self.parts[data].items()})
 
 
 def facts(text: str, folder: Path, names: list[str]) -> dict[str, str]:
@@ -63,8 +37,7 @@ def facts(text: str, folder: Path, names: list[str]) -> dict[str, str]:
     if any(isinstance(d, s.TrainDecl) for d in unnamed):
         return _trained(source, folder)
     registry = Registry(steps=100, steps_per_epoch=10)
-    provider = Folder(folder)
-    interpreter = Interpreter(registry, BUILTINS, resolve=Declarations(provider=provider))
+    interpreter = Interpreter(registry, BUILTINS, resolve=Declarations(provider=Opener(folder)))
     interpreter.statement = "let"
     found = {}
     wanted = [n for n, d in module.declarations.items() if isinstance(d, s.LetDecl | s.ModelDecl)]
@@ -100,20 +73,16 @@ def _evaluate(node: Node, values: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _trained(source: Source, folder: Path) -> dict[str, str]:
-    provider = Folder(folder)
-    experiment = elaborate(source, provider, folder)
-    program = build(experiment)
-    assert experiment.data is not None
+    loaded = load_spec(source, folder)
+    experiment, program = loaded.experiment, loaded.program
     session = Session(program, BACKEND)
     session.initialise(experiment.settings.seed)
-    found = {name: f"{name}: {state.type}" for name, state in program.states.items()}
-    found = {f"{name}:": line for name, line in found.items()}
-    name, batch = experiment.data.name, experiment.settings.batch
-    rows = provider.parts[name]["train"].rows()[:batch]
-    columns = {c: a[rows] for c, a in provider.columns[name].items()}
-    fields = evaluate(experiment.data.prepare, columns, {"batch": batch})
-    for field_name, array in fields.items():
-        found[f"{field_name}:"] = f"{field_name}: {dtype_of(array)}{[*array.shape]}"
+    found = {f"{name}:": f"{name}: {state.type}" for name, state in program.states.items()}
+    batch = experiment.settings.batch
+    rows = loaded.parts["train"].rows()[:batch]
+    fields = {name: array[rows] for name, array in loaded.fields.arrays.items()}
+    for name, array in fields.items():
+        found[f"{name}:"] = f"{name}: {dtype_of(array)}{[*array.shape]}"
     for graph in ("train_step", "eval_step", "predict"):
         for key, result in session.run(graph, fields, batch).items():
             assert np.all(np.isfinite(result)), f"{graph} gives {key} = {result}"
@@ -121,7 +90,7 @@ def _trained(source: Source, folder: Path) -> dict[str, str]:
                 found[key] = f"{key} = {spelled(result)}"
             elif graph == "predict":
                 found[f"{key}:"] = f"{key}: {dtype_of(result)}{[*result.shape]}"
-    for warning in experiment.warnings:
+    for warning in loaded.warnings:
         found[warning.message] = f"warning: {warning.message}"
     return found
 
