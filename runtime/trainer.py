@@ -66,7 +66,7 @@ class Trainer:
             self.settings.batch,
             self.settings.shuffle,
             self.settings.seed,
-            experiment.data.name,
+            f"{experiment.data.name}.order",
             self.settings.drop_last,
         )
         fields, session = self.loaded.fields, self.session

@@ -14,19 +14,26 @@ import numpy as np
 from weft.compiler.errors import RunError
 from weft.runtime.data.columns import Array
 from weft.runtime.data.splits import Part
-from weft.runtime.permutation import Indices, Permutation
+from weft.runtime.permutation import Indices, Permutation, orders
 
 _WINDOW = 16384  # positions worked out at once: one batch at a time would cost 20 times as much
+_AHEAD = 64  # epochs worked out at once
 
 
 @dataclass
 class _Window:
-    """The rows of some consecutive batches of an epoch: a cache of what `BatchPlan` computes."""
+    """The rows of some consecutive batches of an epoch: a cache of what `BatchPlan` computes.
+
+    Of a small part: `ahead` holds whole epochs from `base` on, and `part` all its rows.
+    """
 
     epoch: int = -1
     first: int = 0
     stop: int = 0
     rows: Indices = field(default_factory=lambda: np.empty(0, np.int64))
+    base: int = 0
+    ahead: list[Indices] = field(default_factory=list)
+    part: Indices | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,11 @@ class BatchPlan:
         return window.rows[start : start + count * self.batch]
 
     def _fill(self, epoch: int, index: int) -> None:
+        window = self._window
+        if self.part.size * 2 <= _WINDOW:
+            window.rows = self._whole(epoch)
+            window.epoch, window.first, window.stop = epoch, 0, self.steps_per_epoch
+            return
         batches = max(1, _WINDOW // self.batch)
         first = index // batches * batches
         stop = min(first + batches, self.steps_per_epoch)
@@ -102,8 +114,21 @@ class BatchPlan:
             positions = Permutation(self.part.size, self.seed, self.stream, epoch)(positions)
         rows = self.part(positions)
         rows.flags.writeable = False
-        window = self._window
         window.epoch, window.first, window.stop, window.rows = epoch, first, stop, rows
+
+    def _whole(self, epoch: int) -> Indices:
+        """All rows of an epoch of a small part; several epochs are worked out together."""
+        window, size = self._window, self.part.size
+        if window.part is None:
+            window.part = self.part.rows()
+        if not window.base <= epoch < window.base + len(window.ahead):
+            found = window.part[None]
+            if self.shuffle:
+                count = min(_WINDOW // size, _AHEAD)
+                found = window.part[orders(size, self.seed, self.stream, epoch, count)]
+            found.flags.writeable = False
+            window.base, window.ahead = epoch, list(found)
+        return window.ahead[epoch - window.base]
 
 
 def sweep(part: Part, batch: int) -> Iterator[Indices]:

@@ -138,3 +138,10 @@ def test_neighbours_and_epochs_are_uncorrelated():
 def test_sizes_out_of_range_are_refused(size):
     with pytest.raises(ValueError, match="a permutation needs"):
         Permutation(size, 0, "d")
+
+
+@pytest.mark.parametrize("size", [1, 2, 37, 1437])
+def test_epochs_together_are_the_same_orders(size):
+    together = permutation.orders(size, 3, "d", 5, 4)
+    for i in range(4):
+        np.testing.assert_array_equal(together[i], order(size, 3, "d", 5 + i))
