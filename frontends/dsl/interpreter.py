@@ -286,7 +286,7 @@ class Interpreter:
             return self._logic(e, scope)
         left, right = self.evaluate(e.left, scope), self.evaluate(e.right, scope)
         if left is ABSENT or right is ABSENT:
-            return right if left is ABSENT else left
+            return self._without(e, left, right)
         if e.op == "@":
             return self._matmul(left, right, e)
         if not isinstance(left, Tensor) and not isinstance(right, Tensor):
@@ -294,6 +294,17 @@ class Interpreter:
             if result is not NotImplemented:
                 return result
         return self.elementwise(_TENSOR[e.op], left, right, e.span, f"`{e.op}`")
+
+    def _without(self, e: s.Binary, left: Value, right: Value) -> Value:
+        """The other operand of a parameter that its `when` leaves out, where that is neutral."""
+        if e.op not in ("+*" if left is ABSENT else "+-*/"):
+            raise CompileError(
+                f"`{e.op}` needs a parameter that its `when` leaves out",
+                (e.left if left is ABSENT else e.right).span,
+                expected="such as `x + b` or `x * scale`, which without it are `x`",
+                hint="choose with `if` between two expressions",
+            )
+        return right if left is ABSENT else left
 
     def _logic(self, e: s.Binary, scope: Scope) -> Value:
         left = self.evaluate(e.left, scope)

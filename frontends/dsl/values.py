@@ -60,7 +60,7 @@ class Tensor:
 
 
 class Absent:
-    """A parameter whose `when` condition is false: arithmetic with it leaves the other operand."""
+    """A parameter whose `when` condition is false: sums and products leave the other operand."""
 
 
 ABSENT = Absent()
@@ -263,6 +263,8 @@ def describe(value: Value) -> str:
             return f"the data `{value.name}`"
         case Batches():
             return f"batches of `{value.dataset.name}`"
+        case Absent():
+            return "a parameter that its `when` leaves out"
         case None:
             return "nothing"
     return f"a {type(value).__name__.lower()}"
