@@ -66,7 +66,7 @@ def layers_table(report: Report) -> Table:
         ]
         for layer in report.layers
     ]
-    return Table(("layer", "tensors", "parameters"), rows, frozenset({2}))
+    return Table(("layer", "tensors", "parameters"), rows, frozenset({2}), elastic=frozenset({1}))
 
 
 def lines_table(report: Report) -> Table:
@@ -77,7 +77,7 @@ def lines_table(report: Report) -> Table:
     rows = [
         [
             _place(line, len(files) > 1),
-            _cut(line.text.split(" #")[0].rstrip()),
+            _cut(" ".join(line.text.split(" #")[0].split())),
             str(line.result) if line.result is not None else "",
             f"{line.parameters:,}" if line.parameters else "",
             *(amount(n) if n else "" for n in (line.flops, line.step_flops)),
@@ -86,7 +86,8 @@ def lines_table(report: Report) -> Table:
         for line in report.lines
     ]
     titles = ("line", "source", "result", "parameters", "FLOPs", "in a step", "memory")
-    return Table(titles, rows, frozenset({3, 4, 5, 6} | ({0} if len(files) < 2 else set())))
+    right = frozenset({3, 4, 5, 6} | ({0} if len(files) < 2 else set()))
+    return Table(titles, rows, right, elastic=frozenset({1, 2}))
 
 
 def totals_table(report: Report) -> Table:
