@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weft.compiler import builder as b
-from weft.compiler.errors import CompileError, Span
+from weft.compiler.errors import CompileError, Note, Span
 from weft.compiler.graph import Graph, Node, substitute, topological
 from weft.compiler.program import Optimizer, State, Update
 from weft.compiler.types import TensorType
@@ -19,7 +19,7 @@ from weft.frontends.dsl.calls import bind
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Frame
 from weft.frontends.dsl.registry import STEP, Registry
-from weft.frontends.dsl.signatures import Given
+from weft.frontends.dsl.signatures import filled
 from weft.frontends.dsl.values import (
     Closure,
     Label,
@@ -77,7 +77,7 @@ def clock(interpreter: Interpreter) -> dict[str, Value]:
 
 def _schedule(interpreter: Interpreter, partial: Partial, span: Span) -> Value:
     """A schedule's value at the current step: a scalar."""
-    given = [Given(n, v, span) for n, v in partial.arguments.items()]
+    given = filled(partial, span)
     scope, _, values = bind(interpreter, partial.function, given, span, None)
     for name, value in clock(interpreter).items():
         scope.values.setdefault(name, value)
@@ -118,13 +118,13 @@ def _update(partial: Partial, outer: Interpreter, type: TensorType, span: Span) 
     labels = tuple(Label(f"axis{i}") for i in range(type.rank))
     decl = s.ModelDecl(THETA, s.Name(THETA, span=span), span=span, name_span=span)
     frame = Frame(Model(THETA, function, {}, decl), "slot", "slot")
-    given = [Given(n, v, span) for n, v in partial.arguments.items()]
+    given = filled(partial, span)
     inner.site = span
     scope, _, values = bind(inner, function, given, span, frame)
     for name, value in clock(inner).items():
         scope.values.setdefault(name, value)
     for name, value in values.items():
-        scope.values[name] = resolve(inner, value, span)
+        scope.values[name] = resolve(inner, value, partial.places.get(name, span))
     scope.values[THETA] = Tensor(theta, labels)
     scope.values[GRAD] = Tensor(grad, labels)
     scope.states[THETA] = THETA
@@ -132,8 +132,9 @@ def _update(partial: Partial, outer: Interpreter, type: TensorType, span: Span) 
     if THETA not in inner.updates:
         raise CompileError(
             f"the optimiser `{function.name}` never updates `theta`",
-            span,
+            function.decl.name_span,
             expected="a line such as `theta <- theta - lr * grad`",
+            notes=[Note("used here", span)],
         )
     slots = [n for n, state in registry.states.items() if state.role == "buffer"]
     outputs = {THETA: inner.updates[THETA]}
