@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Span
-from weft.compiler.graph import Node, locate
+from weft.compiler.graph import Node, locate, substitute, topological
 from weft.compiler.program import State
 from weft.compiler.types import DTYPES, SymDim, TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.axes import align
 from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit
 from weft.frontends.dsl.modules import Scope
-from weft.frontends.dsl.registry import fans, static_sizes
+from weft.frontends.dsl.registry import SEED, fans, static_sizes
 from weft.frontends.dsl.signatures import Given, unknown_type
 from weft.frontends.dsl.values import (
     ABSENT,
@@ -127,7 +127,10 @@ def _declared_type(
 def _initial_value(
     interpreter: Interpreter, e: s.Expression, scope: Scope, type: TensorType, name: str
 ) -> Node:
-    """The node that draws a parameter's initial value; a pure function of the seed."""
+    """The node that draws a parameter's initial value; a pure function of the seed.
+
+    Parameters declared before stand in it for their own initial values.
+    """
     inner = Scope(scope.module, dict(fans(static_sizes(type.shape, name, e.span))), scope)
     with _drawing(interpreter, type, name):
         value = interpreter.evaluate(e, inner)
@@ -144,7 +147,21 @@ def _initial_value(
         if tensor.type.dtype != type.dtype:
             tensor = Tensor(b.cast(tensor.node, type.dtype), tensor.axes)
         _, tensor = align(whole, tensor, "`~`", e.span)
-    return locate(tensor.node, interpreter.site or e.span)
+    return locate(_at_the_start(interpreter, tensor.node, e, name), interpreter.site or e.span)
+
+
+def _at_the_start(interpreter: Interpreter, node: Node, e: s.Expression, name: str) -> Node:
+    """The value before the first step: states as they are drawn."""
+    registry = interpreter.registry
+    first = {registry.inputs[k]: v.init for k, v in registry.states.items() if k != SEED}
+    free = [n for n in topological([node]) if n.op.name == "input"]
+    if any(n not in first and n is not registry.inputs[SEED] for n in free):
+        raise CompileError(
+            f"the initial value of `{name.rpartition('.')[2]}` depends on data",
+            e.span,
+            expected="draws, numbers, and parameters declared before",
+        )
+    return substitute([node], {n: first[n] for n in free if n in first})[0]
 
 
 @contextmanager
