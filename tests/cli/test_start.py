@@ -25,25 +25,31 @@ def python(*arguments: str, **settings: object) -> subprocess.CompletedProcess[s
     )
 
 
-def fastest(limit: float, *arguments: str) -> float:
-    """The least time of several calls; stops at the first that keeps the limit."""
-    best = float("inf")
+def seconds(*arguments: str) -> float:
+    start = time.perf_counter()
+    result = python(*arguments)
+    assert result.returncode == 0, result.stderr
+    return time.perf_counter() - start
+
+
+IMPORT_NUMPY = 0.085  # seconds, on the machine that the limits are for, with nothing else running
+
+
+def is_within(limit: float, *arguments: str) -> bool:
+    """Whether one of ten calls keeps the limit, which grows on a machine that is slow just now."""
     for _ in range(10):
-        start = time.perf_counter()
-        result = python("-m", "weft", *arguments)
-        best = min(best, time.perf_counter() - start)
-        assert result.returncode == 0, result.stderr
-        if best < limit:
-            break
-    return best
+        slowdown = max(1.0, seconds("-c", "import numpy") / IMPORT_NUMPY)
+        if seconds("-m", "weft", *arguments) < limit * slowdown:
+            return True
+    return False
 
 
 def test_help_takes_less_than_150_ms() -> None:
-    assert fastest(0.15, "--help") < 0.15
+    assert is_within(0.15, "--help")
 
 
 def test_check_of_the_digits_example_takes_less_than_500_ms() -> None:
-    assert fastest(0.5, "check", str(EXAMPLES / "digits_mlp.weft")) < 0.5
+    assert is_within(0.5, "check", str(EXAMPLES / "digits_mlp.weft"))
 
 
 def test_help_imports_nothing_heavy() -> None:
