@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Span
-from weft.compiler.graph import Node, locate
+from weft.compiler.graph import Node, locate, topological
 from weft.compiler.program import State
 from weft.compiler.types import DTYPES, SymDim, TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.axes import align
 from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit
 from weft.frontends.dsl.modules import Scope
-from weft.frontends.dsl.registry import fans, static_sizes
+from weft.frontends.dsl.registry import SEED, fans, static_sizes
 from weft.frontends.dsl.signatures import Given, unknown_type
 from weft.frontends.dsl.values import (
     ABSENT,
@@ -132,6 +132,7 @@ def _initial_value(
     with _drawing(interpreter, type, name):
         value = interpreter.evaluate(e, inner)
         tensor = interpreter.tensor(value, type.dtype, e.span)
+        _check_known(interpreter, tensor, value, e.span, name)
         if tensor.rank == type.rank and tensor.type.shape != type.shape:
             raise misfit(
                 value,
@@ -145,6 +146,22 @@ def _initial_value(
             tensor = Tensor(b.cast(tensor.node, type.dtype), tensor.axes)
         _, tensor = align(whole, tensor, "`~`", e.span)
     return locate(tensor.node, interpreter.site or e.span)
+
+
+def _check_known(
+    interpreter: Interpreter, tensor: Tensor, value: Value, span: Span, name: str
+) -> None:
+    """An initial value is known before the first batch: from the seed, a slot's also from `theta`."""
+    inputs = interpreter.registry.inputs
+    known = [inputs[SEED]] + ([inputs["theta"]] if interpreter.slot_type is not None else [])
+    if any(n.op.name == "input" and n not in known for n in topological([tensor.node])):
+        raise misfit(
+            value,
+            f"the initial value of `{name.rpartition('.')[2]}` depends on a tensor",
+            span,
+            expected="a value that is known before the first batch, such as `zeros` or a draw",
+            found=describe(value),
+        )
 
 
 @contextmanager
