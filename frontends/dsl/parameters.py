@@ -153,7 +153,7 @@ def _check_known(
 ) -> None:
     """Initial values come before the first batch: from the seed, a slot's also from `theta`."""
     inputs = interpreter.registry.inputs
-    known = [inputs[SEED]] + ([inputs["theta"]] if interpreter.slot_type is not None else [])
+    known = [inputs[SEED], *([inputs["theta"]] if interpreter.slot_type is not None else [])]
     if any(n.op.name == "input" and n not in known for n in topological([tensor.node])):
         raise misfit(
             value,
