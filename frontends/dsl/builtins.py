@@ -59,13 +59,13 @@ class Site:
 
     def wrong(self, message: str, **facts: Any) -> CompileError:
         """An error of the call."""
-        return misfit(None, self._about(message), self.span, builtin=self.name, **facts)
+        return misfit(None, self._about(message), self.span, refuser=self.name, **facts)
 
     def wrong_value(self, value: Value, message: str, **facts: Any) -> CompileError:
         """An error about one argument."""
         facts.setdefault("found", describe(value))
         place = self.place(value)
-        return misfit(value, self._about(message), place, builtin=self.name, **facts)
+        return misfit(value, self._about(message), place, refuser=self.name, **facts)
 
     def _about(self, message: str) -> str:
         """A message that begins with a verb has the function as its subject."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from weft.compiler.errors import CompileError, Note, Span, one_of
@@ -158,14 +160,30 @@ def _run(
 
     `name`: what the user called, where it isn't the function's own name.
     """
-    entering = function.module.is_library and interpreter.site is None
-    if entering:
-        interpreter.site = span
     before = interpreter.statement
     if frame is not None:
         interpreter.statement = frame.stream
     try:
-        return _apply(interpreter, function, given, span, frame)
+        with inside(interpreter, function, given, span, name):
+            return _apply(interpreter, function, given, span, frame)
+    finally:
+        interpreter.statement = before
+
+
+@contextmanager
+def inside(
+    interpreter: Interpreter,
+    function: Closure,
+    given: list[Given],
+    span: Span,
+    name: str | None = None,
+) -> Iterator[None]:
+    """The body of a function runs: errors and nodes of library code get the user's place."""
+    entering = function.module.is_library and interpreter.site is None
+    if entering:
+        interpreter.site = span
+    try:
+        yield
     except CompileError as error:
         if entering:
             raise from_library(error, function, given, span) from None
@@ -173,7 +191,6 @@ def _run(
             raise called(error, function, name or function.name, span) from None
         raise
     finally:
-        interpreter.statement = before
         if entering:
             interpreter.site = None
 

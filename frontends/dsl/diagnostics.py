@@ -6,6 +6,7 @@ at the user's own call, or at the argument of it that is wrong.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -56,7 +57,7 @@ class Misfit(CompileError):
     """An error about one value: shown at the argument that has it, when that is the user's."""
 
     value: Value = None
-    builtin: str | None = None  # the built-in function that refused it
+    refuser: str | None = None  # the function that refused it
 
     def about(self, value: Value) -> Misfit:
         """The same error, about the value that the caller knows this one as."""
@@ -77,11 +78,11 @@ def misfit(
     found: str | None = None,
     hint: str | None = None,
     notes: Iterable[Note] = (),
-    builtin: str | None = None,
+    refuser: str | None = None,
 ) -> Misfit:
     """An error about `value`, or about a call when that is None."""
     error = Misfit(message, span, expected=expected, found=found, hint=hint, notes=notes)
-    error.value, error.builtin = value, builtin
+    error.value, error.refuser = value, refuser
     return error
 
 
@@ -169,9 +170,10 @@ def from_library(
         return error
     message, notes = d.message, d.notes
     if isinstance(error, Misfit):
-        # Which built-in functions the library calls is its own business.
-        if error.builtin is not None:
-            message = message.replace(f"`{error.builtin}`", f"`{function.name}`", 1)
+        # Which functions the library calls is its own business, and so are their arguments.
+        if error.refuser is not None and error.refuser != function.name:
+            message = message.replace(f"`{error.refuser}`", f"`{function.name}`", 1)
+            message = re.sub(r"^(\S+ can't take this) as `\w+`$", r"\1", message)
         matching = [g for g in given if _same(g.value, error.value)]
         if len(matching) == 1:
             error.about(matching[0].value)

@@ -134,7 +134,8 @@ def _initial_value(
     inner = Scope(scope.module, dict(fans(static_sizes(type.shape, name, e.span))), scope)
     with _drawing(interpreter, type, name):
         value = interpreter.evaluate(e, inner)
-        tensor = interpreter.tensor(value, type.dtype, e.span)
+        tensor = _at_the_start(interpreter, interpreter.tensor(value, type.dtype, e.span))
+        _check_known(interpreter, tensor, value, e.span, name)
         if tensor.rank == type.rank and tensor.type.shape != type.shape:
             raise misfit(
                 value,
@@ -147,21 +148,34 @@ def _initial_value(
         if tensor.type.dtype != type.dtype:
             tensor = Tensor(b.cast(tensor.node, type.dtype), tensor.axes)
         _, tensor = align(whole, tensor, "`~`", e.span)
-    return locate(_at_the_start(interpreter, tensor.node, e, name), interpreter.site or e.span)
+    return locate(tensor.node, interpreter.site or e.span)
 
 
-def _at_the_start(interpreter: Interpreter, node: Node, e: s.Expression, name: str) -> Node:
-    """The value before the first step: states as they are drawn."""
+def _at_the_start(interpreter: Interpreter, tensor: Tensor) -> Tensor:
+    """The tensor as it is before the first step: a layer's states as they are drawn."""
+    if interpreter.slot_type is not None:
+        return tensor
     registry = interpreter.registry
-    first = {registry.inputs[k]: v.init for k, v in registry.states.items() if k != SEED}
-    free = [n for n in topological([node]) if n.op.name == "input"]
-    if any(n not in first and n is not registry.inputs[SEED] for n in free):
-        raise CompileError(
-            f"the initial value of `{name.rpartition('.')[2]}` depends on data",
-            e.span,
-            expected="draws, numbers, and parameters declared before",
+    states = [s for s in registry.states.values() if s.role in ("parameter", "buffer")]
+    drawn = {registry.inputs[s.name]: s.init for s in states}
+    (node,) = substitute([tensor.node], drawn)
+    return Tensor(node, tensor.axes, tensor.classes)
+
+
+def _check_known(
+    interpreter: Interpreter, tensor: Tensor, value: Value, span: Span, name: str
+) -> None:
+    """Initial values come before the first batch: from the seed, a slot's also from `theta`."""
+    inputs = interpreter.registry.inputs
+    known = [inputs[SEED], *([inputs["theta"]] if interpreter.slot_type is not None else [])]
+    if any(n.op.name == "input" and n not in known for n in topological([tensor.node])):
+        raise misfit(
+            value,
+            f"the initial value of `{name.rpartition('.')[2]}` depends on a tensor",
+            span,
+            expected="a value that is known before the first batch, such as `zeros` or a draw",
+            found=describe(value),
         )
-    return substitute([node], {n: first[n] for n in free if n in first})[0]
 
 
 @contextmanager

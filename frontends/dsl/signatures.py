@@ -170,6 +170,7 @@ class Binding:
             found=found,
             hint=hint,
             notes=notes,
+            refuser=self.function,
         )
 
     def _tensor(self, parameter: s.Parameter, type: s.TypeExpr, value: Value, span: Span) -> Value:

@@ -31,9 +31,7 @@ CASES = {
     "conv_transposed_volume": "conv_transposed(3, kernel = 2, stride = 2)",
     "locally_connected": "locally_connected(3, kernel = [2, 3], stride = [1, 2])",
     "locally_connected_line": "locally_connected(2)",
-    "windows": (
-        "reshape(windows(x, [2, 3], stride = [1, 2], dilation = [2, 1]), [size(x, 0), 24, 6])"
-    ),
+    "windows": "unfolded(x)",
     "pad_reflect": "pad_reflect(x, [[2, 0], [3, 1]])",
     "pad_replicate": "pad_replicate(x, [[1, 3], [2, 0]])",
     "pad_circular": "pad_circular(x, [[0, 3], [1, 2]])",
@@ -54,16 +52,19 @@ CASES = {
     "max_unpool": "max_unpool(y, x, size = [2, 3])",
 }
 
-REFLECTED = "layer reflected(x) { x |> pad_reflect(1) |> conv(3, padding = 'valid') }"
+EXTRA = """
+layer reflected(x) { x |> pad_reflect(1) |> conv(3, padding = "valid") }
+fn unfolded(x: float[B, ...S]) {
+  reshape(windows(x, [2, 3], stride = [1, 2], dilation = [2, 1]), [B, 24, 6])
+}
+"""
 
 
 @pytest.mark.parametrize("symbolic", [False, True])
 @pytest.mark.parametrize("name", CASES)
 def test_it_agrees_with_pytorch(name: str, symbolic: bool) -> None:
-    call = CASES[name].replace("'", '"')
-    extra = REFLECTED if name == "conv_reflect" else ""
-    states = {"conv_reflect": "net.conv."}.get(name, "net.")
-    agrees(name, call, symbolic, extra.replace("'", '"'), states)
+    path = "net.conv." if name == "conv_reflect" else "net."
+    agrees(name, CASES[name].replace("'", '"'), symbolic, EXTRA, path)
 
 
 def run(call: str, x: Array, **states: Array) -> Array:

@@ -237,7 +237,7 @@ fn f(x) = net(x)
     np.testing.assert_allclose(initial["net.b"], 2 * initial["net.a"] + 1)
     np.testing.assert_allclose(initial["net.c"], initial["net.b"].sum())
     message = refuses(text.replace("2 * a + 1", "mean(x, over = B)"), np.ones((2, 3)))
-    assert "the initial value of `b` depends on data" in message
+    assert "the initial value of `b` depends on a tensor" in message
 
 
 @pytest.mark.parametrize(
