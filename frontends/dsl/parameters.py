@@ -156,8 +156,8 @@ def _at_the_start(interpreter: Interpreter, tensor: Tensor) -> Tensor:
     if interpreter.slot_type is not None:
         return tensor
     registry = interpreter.registry
-    states = [s for s in registry.states.values() if s.role in ("parameter", "buffer")]
-    drawn = {registry.inputs[s.name]: s.init for s in states}
+    states = [v for v in registry.states.values() if v.role in ("parameter", "buffer")]
+    drawn = {registry.inputs[v.name]: v.init for v in states}
     (node,) = substitute([tensor.node], drawn)
     return Tensor(node, tensor.axes, tensor.classes)
 
