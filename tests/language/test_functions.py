@@ -1,4 +1,4 @@
-"""Activations, losses, divergences and metrics: against PyTorch's stored results and by formulas."""
+"""Activations, losses, divergences and metrics: against PyTorch's results and by formulas."""
 
 from __future__ import annotations
 
@@ -354,7 +354,9 @@ def test_losses_of_pairs() -> None:
     found = elaborate(text, a, b, same)
     assert found.values()[0] == pytest.approx(expected, rel=1e-5)
     assert np.isfinite(found.gradients()[0]).all()
-    cosines = value("fn f(a, b) = cosine_similarity(a, b)", b, np.array([[3.0, 4], [-4, 3], [0, 0]]))
+    cosines = value(
+        "fn f(a, b) = cosine_similarity(a, b)", b, np.array([[3.0, 4], [-4, 3], [0, 0]])
+    )
     np.testing.assert_allclose(cosines, [1, 0, 0], atol=1e-9)
 
 
@@ -395,8 +397,24 @@ def test_maximum_likelihood_is_least_cross_entropy() -> None:
     x, y = np.tile(rng.normal(size=(1, 4)), (9, 1)), rng.integers(0, 4, 9)
     counts = np.bincount(y, minlength=4) / 9
     likelihood = value("fn f(x, y) = nll(log_softmax(x), y)", x, y, classes={1: 4})
-    assert likelihood == pytest.approx(value("fn f(x, p) = cross_entropy(x, p)", x[:1], counts[None]))
-    assert likelihood == pytest.approx(value("fn f(x, y) = cross_entropy(x, y)", x, y, classes={1: 4}))
+    assert likelihood == pytest.approx(
+        value("fn f(x, p) = cross_entropy(x, p)", x[:1], counts[None])
+    )
+    assert likelihood == pytest.approx(
+        value("fn f(x, y) = cross_entropy(x, y)", x, y, classes={1: 4})
+    )
+
+
+def test_the_mean_of_minibatch_gradients_is_the_gradient() -> None:
+    x, w, y = rng.normal(size=(12, 4)), rng.normal(size=(4, 3)), rng.integers(0, 3, 12)
+    text = "fn f(x, w, y) = cross_entropy(x @ w, y)"
+
+    def slope(rows: slice) -> Array:
+        found = elaborate(text, x[rows], w, y[rows], classes={2: 3})
+        return found.gradients("w", weights=np.ones(()))[0]
+
+    parts = [slope(slice(i, i + 3)) for i in range(0, 12, 3)]
+    np.testing.assert_allclose(np.mean(parts, 0), slope(slice(None)), rtol=1e-12)
 
 
 # -- metrics and penalties -------------------------------------------------------------------------

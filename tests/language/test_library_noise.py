@@ -233,7 +233,8 @@ def test_cutmix_pastes_a_rectangle() -> None:
         cut = foreign.any((0, 1))
         rows, columns = cut.any(1), cut.any(0)
         np.testing.assert_array_equal(cut, np.outer(rows, columns))
-        assert (np.abs(np.diff(rows)).sum() <= 2) and (np.abs(np.diff(columns)).sum() <= 2)
+        for side in (rows, columns):
+            assert np.abs(np.diff(side)).sum() <= 2  # one interval
         partner = mixed[:, 0][:, cut].astype(int) if cut.any() else None
         shares = np.zeros((6, 6))
         shares[np.arange(6), y] += 1 - cut.mean()
@@ -245,6 +246,75 @@ def test_cutmix_pastes_a_rectangle() -> None:
     evaluated, labels = elaborate(text, x, y, classes={1: 6}, training=False).values()
     np.testing.assert_array_equal(evaluated, x)
     np.testing.assert_array_equal(labels, np.eye(6))
+
+
+MOVED = "fn f(x, turn, scale, down, right) = affine(x, turn, scale, down, right)"
+
+
+def test_affine_moves_turns_and_scales() -> None:
+    x = rng.normal(size=(4, 2, 5, 5))
+    still, one = np.zeros(4), np.ones(4)
+    np.testing.assert_allclose(value(MOVED, x, still, one, still, still), x)
+    moved = value(MOVED, x, still, one, still + 2, still - 1, symbolic=True)
+    np.testing.assert_allclose(moved[:, :, 2:, :-1], x[:, :, :-2, 1:])
+    assert (moved[:, :, :2] == 0).all()
+    assert (moved[..., -1] == 0).all()
+    turned = value(MOVED, x, np.array([0.0, 90, 180, 270]), one, still, still)
+    expected = [np.rot90(image, k, (1, 2)) for k, image in enumerate(x)]
+    np.testing.assert_allclose(turned, expected, atol=1e-13)
+    flat = np.ones((1, 1, 9, 7))
+    half = value(MOVED, flat, np.zeros(1), np.full(1, 0.5), np.zeros(1), np.zeros(1))
+    assert half[0, 0, 3:6, 3:4].tolist() == [[1.0]] * 3
+    assert (half[0, 0, [0, 8]] == 0).all()
+    ramp = np.arange(6.0) * np.ones((1, 1, 3, 6))
+    between = value(MOVED, ramp, np.zeros(1), np.ones(1), np.zeros(1), np.array([0.25]))
+    np.testing.assert_allclose(between[0, 0, 1, 1:], np.arange(1, 6) - 0.25)
+
+
+def test_random_changes_of_images() -> None:
+    """Each example its own change, within the stated bounds, and none in evaluation."""
+    x = rng.normal(size=(300, 3, 6, 6))
+    flipped = value("fn f(x) = random_flip(x, 0.3)", x, symbolic=True)
+    mirror = (flipped == x[..., ::-1]).all((1, 2, 3))
+    assert mirror.mean() == pytest.approx(0.3, abs=0.1)
+    np.testing.assert_array_equal(flipped[~mirror], x[~mirror])
+    shifted = value("fn f(x) = random_shift(x, 1)", x, symbolic=True)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    crops = np.stack([padded[:, :, i : i + 6, j : j + 6] for i in range(3) for j in range(3)])
+    hit = np.isclose(crops, shifted).all((2, 3, 4))
+    np.testing.assert_array_equal(hit.sum(0), 1)
+    np.testing.assert_allclose(hit.mean(1), 1 / 9, atol=0.06)
+    brighter = value("fn f(x) = random_brightness(x, 0.2)", x, symbolic=True) - x
+    np.testing.assert_allclose(brighter, np.broadcast_to(brighter[:, :1, :1, :1], x.shape))
+    assert 0.19 < np.abs(brighter).max() <= 0.2
+    tinted = value("fn f(x) = random_tint(x, 0.2)", x, symbolic=True) - x
+    np.testing.assert_allclose(tinted, np.broadcast_to(tinted[:, :, :1, :1], x.shape))
+    assert 0.19 < np.abs(tinted).max() <= 0.2
+    sharper = value("fn f(x) = random_contrast(x, 0.2)", x, symbolic=True)
+    np.testing.assert_allclose(sharper.mean((1, 2, 3)), x.mean((1, 2, 3)))
+    factor = sharper.std((1, 2, 3)) / x.std((1, 2, 3))
+    assert 0.8 <= factor.min() < 0.81
+    assert 1.19 < factor.max() <= 1.2
+    changed = value("fn f(x) = random_affine(x)", x, symbolic=True)
+    assert 0.3 < np.corrcoef(changed.ravel(), x.ravel())[0, 1] < 0.99
+    for name in ("flip", "shift", "brightness", "tint", "contrast", "affine"):
+        text = f"fn f(x) = random_{name}(x)"
+        np.testing.assert_array_equal(value(text, x, training=False), x)
+
+
+def test_votes_over_changes() -> None:
+    text = """
+model net = dense(3)
+fn chances(x) = softmax(net(x))
+fn f(x) = vote(chances, x, [identity, mirrored])
+"""
+    x = rng.normal(size=(5, 4))
+    one, both_ways = (
+        elaborate(text.replace("[identity, mirrored]", kinds), x, training=False).values()[0]
+        for kinds in ("[identity]", "[identity, mirrored]")
+    )
+    other = value(text.replace("[identity, mirrored]", "[mirrored]"), x, training=False)
+    np.testing.assert_allclose(both_ways, (one + other) / 2)
 
 
 def test_labels_smoothed_and_noisy() -> None:

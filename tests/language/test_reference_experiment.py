@@ -1,4 +1,4 @@
-"""The initialisation experiment of the lectures: ten layers of 500 units, five ways to draw weights.
+"""The initialisation experiment of the lectures: ten layers of 500 units, drawn in five ways.
 
 1000 inputs of 500 normal numbers pass through ten layers without bias. What the lectures print of
 each layer's activations was one draw; here it must be one that Weft could have made.
