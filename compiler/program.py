@@ -81,7 +81,8 @@ class Objective:
 class Forward:
     """The training step before differentiation: objectives in order, metrics, state updates.
 
-    `updates` maps a state's name to its new value as the forward pass leaves it.
+    `updates` maps a state's name to its new value as the forward pass leaves it; `constrain` moves
+    each parameter, after its update, to where it may be.
     """
 
     states: Mapping[str, State]
@@ -90,6 +91,7 @@ class Forward:
     metrics: Mapping[str, Node]
     updates: Mapping[str, Node]
     average: Callable[[Node, Node], Node] | None = None
+    constrain: Callable[[Node], Node] | None = None
 
 
 @dataclass(frozen=True)

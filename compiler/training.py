@@ -1,8 +1,8 @@
-"""The training step as one graph: differentiate, clip, update, average, accumulate metrics.
+"""The training step as one graph: differentiate, clip, update, constrain, average, accumulate.
 
 For each `minimize` in order:
 
-    loss -> gradients -> [pack -> clip -> optimiser -> unpack] -> new parameters -> next `minimize`
+    loss -> gradients -> [pack -> clip -> optimiser -> unpack] -> constrain -> next `minimize`
 
 All parameters of an objective are laid end to end for clipping and for an elementwise optimiser,
 which so is a handful of operations; the `pack` pass makes that layout the one that state lives in.
@@ -78,6 +78,7 @@ def inlined(forward: Forward, keep: frozenset[str]) -> Forward:
         metrics={name: nodes[name] for name in forward.metrics},
         updates={name: nodes[name] for name in forward.updates},
         average=forward.average,
+        constrain=forward.constrain,
     )
 
 
@@ -162,6 +163,8 @@ class _Step:
             for name, old, gradient in zip(names, theta, unpack_values(flat, arena), strict=True):
                 update = objective.optimizer.rule(old.type)
                 new += self._update(objective, update, [name], old, gradient, None)
+        if self.forward.constrain is not None:
+            new = [_constrained(self.forward.constrain, value) for value in new]
         self.groups.append(tuple(names))
         for name, value in zip(names, new, strict=True):
             locate(value, objective.span)
@@ -255,6 +258,12 @@ def inline(node: Node) -> Node:
     """A node with every composite below it opened."""
     inputs = tuple(n for n in topological([node]) if n.op.name == "input")
     return inline_calls(Graph("rule", inputs, (node,)), frozenset()).outputs[0]
+
+
+def _constrained(rule: Callable[[Node], Node], value: Node) -> Node:
+    """The rule, opened on its own, at a new value of a parameter."""
+    theta = b.input_("theta", value.type)
+    return substitute([inline(rule(theta))], {theta: value})[0]
 
 
 def elementwise(graph: Graph) -> bool:
