@@ -8,7 +8,7 @@ from weft.compiler.errors import CompileError, Note, Span, did_you_mean, one_of
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import Failure, call_builtin
 from weft.frontends.dsl.composite import wrap
-from weft.frontends.dsl.modules import Frame, Scope
+from weft.frontends.dsl.modules import Frame, Scope, library
 from weft.frontends.dsl.registry import fans, static_sizes
 from weft.frontends.dsl.signatures import Binding, Given, assign
 from weft.frontends.dsl.values import (
@@ -216,6 +216,25 @@ def to_steps(interpreter: Interpreter, quantity: Quantity, span: Span) -> int:
         found=str(quantity),
         hint=did_you_mean(quantity.unit, ["epochs", "epoch", "steps", "step"]),
     )
+
+
+def then(first: Value, second: Value, e: s.Binary) -> Partial:
+    """`first then second`: the library's `sequence`, with the length that the first one states."""
+    length = first.arguments.get("length") if isinstance(first, Partial) else None
+    if length is None or not isinstance(first, Partial) or first.function.kind != "schedule":
+        raise CompileError(
+            "how long does what stands before `then` last?",
+            e.left.span,
+            expected="a schedule with an argument `length`, such as `warmup(0.1, 5 epochs)`",
+            found=describe(first),
+            hint="give it one: `during(cosine(0.1), 10 epochs) then ...`",
+        )
+    found = library().find("sequence")
+    assert found is not None
+    module, declaration = found
+    assert isinstance(declaration, s.ScheduleDecl)
+    arguments = {"first": first, "length": length, "second": second}
+    return Partial(Closure(declaration, module), arguments)
 
 
 def _identity(value: Value) -> object:
