@@ -383,16 +383,11 @@ class Interpreter:
         return None
 
     def _when(self, e: s.When, scope: Scope) -> Value:
-        if e.condition == "epoch_end" and self.epoch_end is not None and e.otherwise is None:
+        if e.condition == "epoch_end":
+            if self.epoch_end is None:
+                raise CompileError("`when epoch_end` belongs in a schedule", e.span)
             self.epoch_end(e.then, scope)
             return None
-        if e.condition != "training":
-            raise CompileError(
-                f"there is no `when {e.condition}`",
-                e.span,
-                expected="`when training`",
-                hint=did_you_mean(e.condition, ["training"]),
-            )
         chosen = e.then if self.training else e.otherwise
         return None if chosen is None else self.block(chosen, Scope(scope.module, parent=scope))
 
