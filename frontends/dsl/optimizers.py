@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from weft.compiler import builder as b
-from weft.compiler.errors import CompileError, Span
+from weft.compiler.errors import CompileError, Note, Span
 from weft.compiler.graph import Graph, Node, substitute, topological
 from weft.compiler.program import PARAMETERS, Exchange, Optimizer, State, Update
 from weft.compiler.types import TensorType, static_shape, symbol
 from weft.frontends.dsl.builtins import BUILTINS, Site
-from weft.frontends.dsl.calls import bind
+from weft.frontends.dsl.calls import bind, inside
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Frame
 from weft.frontends.dsl.registry import SEED, STEP, Registry, fans
 from weft.frontends.dsl.schedules import Schedules, frame
-from weft.frontends.dsl.signatures import Given
+from weft.frontends.dsl.signatures import filled
 from weft.frontends.dsl.values import (
     Builtin,
     Closure,
@@ -100,7 +100,6 @@ class _Equations:
         )
         self.interpreter.composites = False
         self.interpreter.slot_type = type
-        self.interpreter.site = span
         self.exchanges: list[Exchange] = []
         self.sent: dict[str, Node] = {}
 
@@ -136,52 +135,43 @@ class _Equations:
             tuple(values),
             tuple(outputs),
         )
-        initial = {_short(n): self._initial(s, theta) for n, s in slots.items()}
+        initial = {_short(n): s.init for n, s in slots.items()}
         return Update(graph, initial, tuple(self.exchanges))
-
-    def _initial(self, slot: State, theta: Node) -> Node:
-        for node in topological([slot.init]):
-            if node.op.name == "input" and node is not theta and node.name != SEED:
-                raise CompileError(
-                    f"the first value of `{_short(slot.name)}` is needed before training",
-                    self.span,
-                    expected="numbers, draws, or `theta` as it starts",
-                    found=f"`{node.name}`",
-                )
-        return slot.init
 
     def _run(
         self, partial: Partial, theta: Tensor, grad: Tensor, frame: Frame, path: str
     ) -> Tensor:
         """`theta` after the update of an optimiser, whose slots live in `frame`."""
         function, interpreter = partial.function, self.interpreter
-        given = [Given(n, v, self.span) for n, v in partial.arguments.items()]
-        scope, _, values = bind(interpreter, function, given, self.span, frame)
-        types = {p.name: p.type for p in function.decl.parameters or ()}
-        known: dict[str, Value] = {
-            **self.schedules.clock.names(),
-            **fans(static_shape(self.type.shape)),
-            "together": Builtin("together", ("x",), self._together),
-            "gradient_at": Builtin("gradient_at", ("point",), self._gradient_at),
-        }
-        for name, value in known.items():
-            scope.values.setdefault(name, value)
-        for name, value in values.items():
-            type = types[name]
-            if type is not None and type.base == "optimizer":
-                found: Value = self._function(name, value, frame, f"{path}.{name}")
-            else:
-                found = self.schedules.argument(value, type, f"{path}.{name}", self.span)
-            scope.values[name] = found
-        scope.values[THETA], scope.values[GRAD] = theta, grad
-        scope.states[THETA] = THETA
+        given = filled(partial, self.span)
         before = interpreter.updates.pop(THETA, None)
-        interpreter.body(function.decl.body, scope)
+        with inside(interpreter, function, given, self.span):
+            scope, _, values = bind(interpreter, function, given, self.span, frame)
+            types = {p.name: p.type for p in function.decl.parameters or ()}
+            known: dict[str, Value] = {
+                **self.schedules.clock.names(),
+                **fans(static_shape(self.type.shape)),
+                "together": Builtin("together", ("x",), self._together),
+                "gradient_at": Builtin("gradient_at", ("point",), self._gradient_at),
+            }
+            for name, value in known.items():
+                scope.values.setdefault(name, value)
+            for name, value in values.items():
+                type, place = types[name], partial.places.get(name, self.span)
+                if type is not None and type.base == "optimizer":
+                    found: Value = self._function(name, value, frame, f"{path}.{name}")
+                else:
+                    found = self.schedules.argument(value, type, f"{path}.{name}", place)
+                scope.values[name] = found
+            scope.values[THETA], scope.values[GRAD] = theta, grad
+            scope.states[THETA] = THETA
+            interpreter.body(function.decl.body, scope)
         if THETA not in interpreter.updates:
             raise CompileError(
                 f"the optimiser `{function.name}` never updates `theta`",
-                self.span,
+                function.decl.name_span,
                 expected="a line such as `theta <- theta - lr * grad`",
+                notes=[Note("used here", self.span)],
             )
         node = interpreter.updates.pop(THETA)
         if before is not None:

@@ -15,11 +15,11 @@ from weft.compiler.graph import Node, topological
 from weft.compiler.types import F64, TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import BUILTINS, Site
-from weft.frontends.dsl.calls import bind
+from weft.frontends.dsl.calls import bind, inside
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Frame, Scope
 from weft.frontends.dsl.registry import STEP, Registry
-from weft.frontends.dsl.signatures import Given
+from weft.frontends.dsl.signatures import filled
 from weft.frontends.dsl.values import (
     Builtin,
     Closure,
@@ -112,21 +112,17 @@ class Schedules:
     def number(self, partial: Partial, path: str, clock: Clock, span: Span) -> Value:
         """A schedule's value at a time: a scalar."""
         function, interpreter = partial.function, self.interpreter
-        given = [Given(n, v, span) for n, v in partial.arguments.items()]
-        before = interpreter.slot_type, interpreter.site
-        interpreter.slot_type, interpreter.site = TensorType(self.registry.float_type), span
-        try:
+        given = filled(partial, span)
+        with inside(interpreter, function, given, span):
             scope, _, values = bind(interpreter, function, given, span, frame(path, function, span))
             types = {p.name: p.type for p in function.decl.parameters or ()}
             for name, value in clock.names().items():
                 scope.values.setdefault(name, value)
             for name, value in values.items():
                 scope.values[name] = self._argument(
-                    value, types[name], f"{path}.{name}", clock, span
+                    value, types[name], f"{path}.{name}", clock, partial.places.get(name, span)
                 )
             value = interpreter.body(function.decl.body, scope)
-        finally:
-            interpreter.slot_type, interpreter.site = before
         if not isinstance(value, int | float) and not (
             isinstance(value, Tensor) and not value.rank
         ):

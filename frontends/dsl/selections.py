@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from weft.frontends.dsl.interpreter import Interpreter
 
 KINDS = ("parameters", "weights", "biases", "norms")
+SHOWN = 6  # layers that a message names
 _NORM = re.compile(r"(.*_)?norm(_[0-9]+)?")
 
 
@@ -30,7 +31,7 @@ def select(
         raise CompileError(
             f"`{path}` has no parameters yet",
             span,
-            hint=f"a model gets them when it is first called: use `{model.name}(x)` before",
+            hint=f"a model gets them in its first call: put `{model.name}(x)` before",
         )
     if name in KINDS:
         chosen = [n for n in inside if name in ("parameters", _kind(interpreter, model, n))]
@@ -41,8 +42,8 @@ def select(
         return tensor, [*KINDS]
     if any(n.startswith(f"{further}.") for n in inside):
         return Part(model, further), [*KINDS]
-    steps = [n.removeprefix(f"{path}.").split(".")[0] for n in inside]
-    return None, [*KINDS, *dict.fromkeys(steps)]
+    layers = dict.fromkeys(n.removeprefix(f"{path}.").split(".")[0] for n in inside)
+    return None, [*KINDS, *list(layers)[:SHOWN]]
 
 
 def _kind(interpreter: Interpreter, model: Model, name: str) -> str:

@@ -10,9 +10,9 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -21,12 +21,12 @@ from weft.compiler.errors import RunError
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under titles; columns in `right` are numbers. `footer` is set off by a line."""
+    """Rows of text under titles. Columns in `right` are numbers; `elastic` ones give way first."""
 
     columns: tuple[str, ...]
     rows: Sequence[Sequence[str]]
     right: frozenset[int] = frozenset()
-    footer: Sequence[Sequence[str]] = field(default=())
+    elastic: frozenset[int] = frozenset()
 
 
 def print_table(table: Table) -> None:
@@ -39,8 +39,7 @@ def print_table(table: Table) -> None:
 
 def plain_table(table: Table) -> str:
     """Aligned columns, two blanks between; no line ends with blanks."""
-    everything = [table.columns, *table.rows, *table.footer]
-    widths = [max(len(row[i]) for row in everything) for i in range(len(table.columns))]
+    widths = fitted(table, sys.maxsize, gap=2)
 
     def line(row: Sequence[str]) -> str:
         cells = [
@@ -50,10 +49,7 @@ def plain_table(table: Table) -> str:
         return "  ".join(cells).rstrip()
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = [line(table.columns), rule, *map(line, table.rows)]
-    if table.footer:
-        lines += [rule, *map(line, table.footer)]
-    return "\n".join(lines)
+    return "\n".join([line(table.columns), rule, *map(line, table.rows)])
 
 
 def _print_rich(table: Table) -> None:
@@ -62,17 +58,33 @@ def _print_rich(table: Table) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    console = Console(highlight=False)
+    widths = fitted(table, console.width, gap=3)
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for i, title in enumerate(table.columns):
-        drawn.add_column(
-            Text(title), justify="right" if i in table.right else "left", overflow="fold"
-        )
-    for number, row in enumerate(table.rows):
-        last = bool(table.footer) and number == len(table.rows) - 1
-        drawn.add_row(*map(Text, row), end_section=last)
-    for row in table.footer:
-        drawn.add_row(*map(Text, row), style="bold")
-    Console(highlight=False).print(drawn)
+        justify: Literal["right", "left"] = "right" if i in table.right else "left"
+        drawn.add_column(Text(title), justify=justify, overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(Text(_cut(cell, width)) for cell, width in zip(row, widths, strict=True)))
+    console.print(drawn)
+
+
+def fitted(table: Table, total: int, gap: int) -> list[int]:
+    """Widths of the columns: elastic ones shrink, the widest first, while there isn't room."""
+    everything = [table.columns, *table.rows]
+    widths = [max(len(row[i]) for row in everything) for i in range(len(table.columns))]
+    excess = sum(widths) + gap * (len(widths) - 1) - total
+    while excess > 0:
+        able = [i for i in sorted(table.elastic) if widths[i] > max(8, len(table.columns[i]))]
+        if not able:
+            break
+        widths[max(able, key=lambda i: widths[i])] -= 1
+        excess -= 1
+    return widths
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def print_json(value: Mapping[str, Any]) -> None:

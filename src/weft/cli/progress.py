@@ -71,7 +71,7 @@ class Live:
 
         _warn(start)
         self.epochs = start.epochs
-        self.console.print(headline(start), style="bold", markup=False)
+        self.console.print(headline(start), style="bold", markup=False, soft_wrap=True)
         self.bar = Bar(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -98,8 +98,9 @@ class Live:
 
     def on_epoch(self, epoch: Epoch) -> None:
         style = "" if epoch.best else "dim"
-        self.console.print(epoch_line(epoch, self.epochs), style=style, markup=False)
-        self._move(epoch.step, None, None)
+        line = epoch_line(epoch, self.epochs)
+        self.console.print(line, style=style, markup=False, soft_wrap=True)
+        self._move(epoch.step, f"epoch {min(epoch.epoch + 1, self.epochs)}/{self.epochs}", "")
 
     def on_end(self, result: Result) -> None:
         self.close()
@@ -111,13 +112,10 @@ class Live:
             self.bar.stop()
             self.bar = None
 
-    def _move(self, step: int, description: str | None, told: str | None) -> None:
-        if self.bar is None or self.task is None:
-            return
-        self.bar.update(self.task, completed=step)
-        if description is not None:
-            self.bar.update(self.task, description=description, told=told)
-        self.bar.refresh()
+    def _move(self, step: int, description: str, told: str) -> None:
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=step, description=description, told=told)
+            self.bar.refresh()
 
 
 def _warn(start: Start) -> None:
