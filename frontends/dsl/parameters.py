@@ -151,9 +151,9 @@ def _initial_value(
 def _check_known(
     interpreter: Interpreter, tensor: Tensor, value: Value, span: Span, name: str
 ) -> None:
-    """An initial value is known before the first batch: from the seed, a slot's also from `theta`."""
+    """Initial values come before the first batch: from the seed, a slot's also from `theta`."""
     inputs = interpreter.registry.inputs
-    known = [inputs[SEED]] + ([inputs["theta"]] if interpreter.slot_type is not None else [])
+    known = [inputs[SEED], *([inputs["theta"]] if interpreter.slot_type is not None else [])]
     if any(n.op.name == "input" and n not in known for n in topological([tensor.node])):
         raise misfit(
             value,
