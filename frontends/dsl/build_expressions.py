@@ -221,5 +221,9 @@ class ExpressionBuilder:
             )
         then, *rest = (self.plain(block) for block in nodes(parts, s.Block))
         if rest and condition.text == "epoch_end":
-            raise CompileError("`when epoch_end` has no `else`", rest[0].span)
+            raise CompileError(
+                "`when epoch_end` has no `else`",
+                rest[0].span,
+                hint="what stands outside of `when epoch_end` runs in every step",
+            )
         return s.When(condition.text, then, rest[0] if rest else None, span=self.span(parts))

@@ -413,7 +413,11 @@ class Interpreter:
     def _when(self, e: s.When, scope: Scope) -> Value:
         if e.condition == "epoch_end":
             if self.epoch_end is None:
-                raise CompileError("`when epoch_end` belongs in a schedule", e.span)
+                raise SameInEveryCall(
+                    "`when epoch_end` belongs in a schedule",
+                    s.part(e.span, "when epoch_end"),
+                    hint="a layer tells training from evaluation with `when training`",
+                )
             self.epoch_end(e.then, scope)
             return None
         chosen = e.then if self.training else e.otherwise

@@ -545,7 +545,11 @@ class Pass:
                     raise _independent(n, minimize, current[n] in topological([loss.node]))
                 taken.add(n)
         for move in [m for m in minimize.moves if m.over is None][1:]:
-            raise CompileError("only one `with` can take what is left", move.span)
+            raise CompileError(
+                "only one `with` can take what is left",
+                move.span,
+                expected="`over ... with ...` for each of the other groups",
+            )
         rest = [n for n, node in current.items() if node in reached and n not in taken]
         return [rest if group is None else group for group in named]
 

@@ -178,6 +178,13 @@ def test_a_second_gradient_is_clipped_too() -> None:
     np.testing.assert_allclose(end(one, fields, 3, "net.w1"), end(two, fields, 3, "net.w1"))
 
 
+def test_the_slow_weights_of_lookahead_start_where_the_parameters_do() -> None:
+    text = QUADRATIC.format(optimizer="lookahead(adam)", loss="sum(q(a) - b)", own="")
+    columns = {name: stored()[f"quadratic/{name}"].astype(np.float32) for name in ("a", "b")}
+    state = Steps.of(text, columns).state
+    np.testing.assert_array_equal(state["lookahead.slow/q.x"], state["q.x"])
+
+
 # -- groups ---------------------------------------------------------------------------------------
 
 
