@@ -104,7 +104,8 @@ class Forward:
     """The training step before differentiation: objectives in order, metrics, state updates.
 
     `updates` maps a state's name to its new value as the forward pass leaves it; `epoch_updates`,
-    to its new value at the end of an epoch, which may read inputs such as `valid.loss`.
+    to its new value at the end of an epoch, which may read inputs such as `valid.loss`. `constrain`
+    moves each parameter, after its update, to where it may be.
     """
 
     states: Mapping[str, State]
@@ -113,6 +114,7 @@ class Forward:
     metrics: Mapping[str, Node]
     updates: Mapping[str, Node]
     average: Callable[[Node, Node], Node] | None = None
+    constrain: Callable[[Node], Node] | None = None
     epoch_updates: Mapping[str, Node] = field(default_factory=dict)
 
 

@@ -1,8 +1,8 @@
-"""The training step as one graph: differentiate, clip, update, average, accumulate metrics.
+"""The training step as one graph: differentiate, clip, update, constrain, average, accumulate.
 
 For each `minimize` in order:
 
-    loss -> gradients -> [pack -> clip -> optimiser -> unpack] -> new parameters -> next `minimize`
+    loss -> gradients -> [pack -> clip -> optimiser -> unpack] -> constrain -> next `minimize`
 
 Parameters with the same elementwise equations are laid end to end, so that their update is a
 handful of operations; the `pack` pass makes that layout the one that state lives in.
@@ -141,6 +141,9 @@ class _Step:
             self._finish(move)
         for block in parts:
             new = [self.values[n] for n in block.names]
+            if self.forward.constrain is not None:
+                new = [_constrained(self.forward.constrain, value) for value in new]
+                self.values |= zip(block.names, new, strict=True)
             self.groups += [group for move in block.moves for group in move.slot_groups]
             self.groups.append(block.names)
             for name, value in zip(block.names, new, strict=True):
@@ -257,6 +260,12 @@ def inline(node: Node) -> Node:
     """A node with every composite below it opened."""
     inputs = tuple(n for n in topological([node]) if n.op.name == "input")
     return inline_calls(Graph("rule", inputs, (node,)), frozenset()).outputs[0]
+
+
+def _constrained(rule: Callable[[Node], Node], value: Node) -> Node:
+    """The rule, opened on its own, at a new value of a parameter."""
+    theta = b.input_("theta", value.type)
+    return substitute([inline(rule(theta))], {theta: value})[0]
 
 
 def _init(states: Mapping[str, State]) -> Graph:

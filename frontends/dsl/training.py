@@ -31,6 +31,7 @@ from weft.frontends.dsl.values import (
     Batches,
     Builtin,
     Closure,
+    Label,
     Metric,
     Model,
     Part,
@@ -43,7 +44,8 @@ from weft.frontends.dsl.values import (
 )
 
 KEYS = (
-    "data", "metrics", "clip", "epochs", "steps", "stop", "seed", "precision", "average", "predict",
+    "data", "metrics", "clip", "constrain", "epochs", "steps", "stop", "seed", "precision",
+    "average", "predict",
 )  # fmt: skip
 PRECISIONS: dict[str, DType] = {"f32": F32, "f64": F64, "bf16": BF16, "f16": F16}
 DEFAULT_EPOCHS = 10
@@ -391,7 +393,7 @@ class Pass:
             if not objectives:
                 metrics = self._metrics(names)
             objectives.append(self._objective(name, minimize, loss, clip))
-        average = self._average()
+        constrain, average = self._constrain(), self._average()
         inputs = (*train.registry.inputs.values(), *self.fields.values())
         return Forward(
             states=dict(train.registry.states),
@@ -401,6 +403,7 @@ class Pass:
             updates=dict(interpreter.updates),
             average=average,
             epoch_updates=dict(train.registry.epoch_updates),
+            constrain=constrain,
         )
 
     def evaluation(self) -> tuple[dict[str, Node], dict[str, Node]]:
@@ -622,6 +625,22 @@ class Pass:
 
         clip(b.input_("grad", _probe(self.train.registry)))
         return clip
+
+    def _constrain(self) -> Callable[[Node], Node] | None:
+        partial = self._rule("constrain", "such as `max_norm(3)`")
+        if partial is None:
+            return None
+        function, given, place = partial
+
+        def constrain(theta: Node) -> Node:
+            labels = tuple(Label(f"axis{i}") for i in range(theta.type.rank))
+            first = Given(None, Tensor(theta, labels), place)
+            result = self.interpreter.call(function, [first, *given], place)
+            return _same_type(result, theta, "constrain", place)
+
+        for shape in ((16,), (4, 4)):
+            constrain(b.input_("theta", TensorType(self.train.registry.float_type, shape)))
+        return constrain
 
     def _average(self) -> Callable[[Node, Node], Node] | None:
         partial = self._rule("average", "such as `ema(0.999)`")

@@ -196,21 +196,21 @@ fn f(x) = net(x)
     return elaborate(text, np.zeros(1)).initial["net.w"]
 
 
-def fixture(name: str, part: str) -> dict[str, Array]:
-    """The arrays `NAME/PART/*` that fixtures/make_library.py has stored."""
+def fixture(name: str, part: str, file: str = "library") -> dict[str, Array]:
+    """The arrays `NAME/PART/*` that fixtures/make_FILE.py has stored."""
     head = f"{name}/{part}/"
-    return {k.removeprefix(head): a for k, a in _fixtures().items() if k.startswith(head)}
+    return {k.removeprefix(head): a for k, a in _fixtures(file).items() if k.startswith(head)}
 
 
-def fixture_result(name: str) -> Array:
-    return _fixtures()[f"{name}/out"]
+def fixture_result(name: str, file: str = "library") -> Array:
+    return _fixtures(file)[f"{name}/out"]
 
 
-def fixture_names() -> set[str]:
-    return {key.split("/")[0] for key in _fixtures()}
+def fixture_names(file: str = "library") -> set[str]:
+    return {key.split("/")[0] for key in _fixtures(file)}
 
 
 @cache
-def _fixtures() -> dict[str, Array]:
-    with np.load(Path(__file__).parents[1] / "fixtures" / "library.npz") as stored:
+def _fixtures(file: str) -> dict[str, Array]:
+    with np.load(Path(__file__).parents[1] / "fixtures" / f"{file}.npz") as stored:
         return dict(stored)
