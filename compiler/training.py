@@ -120,7 +120,8 @@ class _Step:
         outputs = {**metrics, **{n: self.values[n] for n in order}}
         reached = set(topological(outputs.values()))
         fields = [n for n in forward.inputs if n.name not in self.states]
-        inputs = [self.inputs[n] for n in self.states if self.inputs[n] in reached]
+        # A state that is only written is an input too: by that its new value is known as one.
+        inputs = [self.inputs[n] for n in self.states if n in order or self.inputs[n] in reached]
         inputs += [n for n in fields if n in reached]
         return _graph("train_step", inputs, outputs)
 

@@ -18,6 +18,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from weft.backends.onnx import arrays, elementwise, products, random, windows
 from weft.backends.onnx.composites import COMPOSITES, Call
+from weft.backends.onnx.composites_layers import LAYERS
 from weft.backends.onnx.elementwise import Rule
 from weft.backends.onnx.types import CODES
 from weft.backends.onnx.writer import Value, Writer, initializer
@@ -36,6 +37,7 @@ RULES: dict[str, Rule] = {
     **random.RULES,
     **windows.RULES,
 }
+_ROWS = COMPOSITES | LAYERS
 OPSET = 21
 OLDEST = 17
 
@@ -162,7 +164,7 @@ class _Export:
         arguments = dict(zip(body.named_inputs, operands, strict=True))
         outer = self.writer.scope
         owner = _owner(arguments)
-        row = COMPOSITES.get(name)
+        row = _ROWS.get(name)
         if row is not None:
             with self.writer.within(owner or outer):
                 found = row(self.writer, Call(node, arguments, dict(node.attributes["config"])))

@@ -51,6 +51,8 @@ KERNELS: dict[str, frozenset[DType]] = {
     **dict.fromkeys(("HardSigmoid", "HardSwish", "Selu", "Softsign"), _F - {F64}),
     **dict.fromkeys(("Conv", "ConvTranspose", "AveragePool"), _F - {F64}),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _F - {F64}),
+    **dict.fromkeys(("InstanceNormalization", "GroupNormalization", "LRN"), _F - {F64}),
+    **dict.fromkeys(("RMSNormalization", "Resize"), _F - {F64}),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", "Clip", "Abs"), _F | _I | _U),
     **dict.fromkeys(("Less", "LessOrEqual", "Greater", "GreaterOrEqual"), _F | _I | _U),
     **dict.fromkeys(("Equal", "Pad", "Expand"), _F | _I | _U | {BOOL}),
@@ -80,7 +82,9 @@ SINCE = {
     "BitwiseOr": 18,
     "BitwiseXor": 18,
     "Gelu": 20,
+    "GroupNormalization": 21,  # before, its scale had an entry for each group
     "Mish": 18,
+    "RMSNormalization": 23,
 }
 
 

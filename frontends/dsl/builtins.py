@@ -16,7 +16,7 @@ from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Span, did_you_mean, one_of
 from weft.compiler.gradient import differentiate
 from weft.compiler.graph import Node, full, make
-from weft.compiler.type_rules import TypeRuleError
+from weft.compiler.type_rules import TypeRuleError, dilated_size
 from weft.compiler.types import F32, I64, U32, Dim, SymDim, TensorType, divide
 from weft.frontends.dsl.axes import align, axis_index, axis_indices, shape_of
 from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit, unknown_argument
@@ -469,7 +469,9 @@ def _padding(
     strides: Sequence[int],
     dilation: Sequence[int],
 ) -> list[tuple[int, int]]:
-    """`"valid"`: none. `"same"`: `ceil(size / stride)` outputs. Or a number for each side."""
+    """`"valid"`: none. `"same"`: `ceil(size / stride)` outputs. Or places: before and after alike,
+    or in a list by axis, where a pair says both; a negative number in a pair cuts.
+    """
     if padding == "valid":
         return [(0, 0)] * len(window)
     if padding == "same":
@@ -491,18 +493,33 @@ def _padding(
             expected='"same", "valid" or a number',
             hint=did_you_mean(padding, ["same", "valid"]),
         )
-    return [(p, p) for p in _each(site, padding, len(window), "padding", 0)]
+    items = padding if isinstance(padding, list | tuple) else [padding] * len(window)
+    if len(items) != len(window):
+        raise site.wrong_value(padding, f"`padding` has one entry for each of {len(window)} axes")
+    return [_sides(site, item) for item in items]
+
+
+def _sides(site: Site, places: Value) -> tuple[int, int]:
+    if not isinstance(places, list | tuple):
+        number = site.whole(places, "`padding`")
+        return number, number
+    dims = [as_dim(v) for v in places]
+    if len(dims) != 2 or not all(isinstance(d, int) for d in dims):
+        raise site.wrong_value(
+            places, "the padding of an axis is a number, or a pair: [before, after]"
+        )
+    return dims[0], dims[1]  # type: ignore[return-value]
 
 
 def _check_windows(
     site: Site,
     tensor: Tensor,
+    sizes: Sequence[Dim],
     window: Sequence[int],
     pairs: Sequence[tuple[int, int]],
     dilation: Sequence[int],
 ) -> None:
     """Every window fits into its axis at least once."""
-    sizes = tensor.type.shape[tensor.rank - len(window) :]
     for size, w, (low, high), d in zip(sizes, window, pairs, dilation, strict=True):
         reach = (w - 1) * d + 1
         if isinstance(size, int) and reach > size + low + high:
@@ -530,8 +547,12 @@ def _convolve(
     padding: Value = "valid",
     dilation: Value = 1,
     groups: Value = 1,
+    spread: Value = 1,
 ) -> Value:
-    """Cross-correlation of `x[N, C, ...]` with `kernel[O, C / groups, ...]`."""
+    """Cross-correlation of `x[N, C, ...]` with `kernel[O, C / groups, ...]`.
+
+    `spread` sets the elements of `x` this far apart first, with zeros between them.
+    """
     tensor, weights = site.tensor(x), site.tensor(kernel)
     rank = tensor.rank - 2
     if rank < 1 or weights.rank != tensor.rank:
@@ -541,18 +562,22 @@ def _convolve(
         )
     strides = _each(site, stride, rank, "stride")
     dilations = _each(site, dilation, rank, "dilation")
+    gaps = _each(site, spread, rank, "spread")
     window = [site.whole(d, "the kernel's size", 1) for d in weights.type.shape[2:]]
-    pairs = _padding(site, padding, tensor.type.shape[2:], window, strides, dilations)
-    _check_windows(site, tensor, window, pairs, dilations)
+    sizes = [dilated_size(d, g) for d, g in zip(tensor.type.shape[2:], gaps, strict=True)]
+    pairs = _padding(site, padding, sizes, window, strides, dilations)
+    _check_windows(site, tensor, sizes, window, pairs, dilations)
     node = b.conv(
         tensor.node,
         weights.node,
         strides=strides,
         padding=pairs,
+        lhs_dilation=gaps,
         rhs_dilation=dilations,
         groups=site.whole(groups, "`groups`", 1),
     )
-    return Tensor(node, (tensor.axes[0], weights.axes[0], *_slid(tensor, node, strides)))
+    moved = [s * g for s, g in zip(strides, gaps, strict=True)]
+    return Tensor(node, (tensor.axes[0], weights.axes[0], *_slid(tensor, node, moved)))
 
 
 def _window(reducer: str) -> Callable[..., Value]:
@@ -573,8 +598,9 @@ def _window(reducer: str) -> Callable[..., Value]:
         strides = window if stride is None else _each(site, stride, rank, "stride")
         dilations = _each(site, dilation, rank, "dilation")
         lead = tensor.rank - rank
-        pairs = _padding(site, padding, tensor.type.shape[lead:], window, strides, dilations)
-        _check_windows(site, tensor, window, pairs, dilations)
+        sizes = tensor.type.shape[lead:]
+        pairs = _padding(site, padding, sizes, window, strides, dilations)
+        _check_windows(site, tensor, sizes, window, pairs, dilations)
         node = make(
             "reduce_window",
             tensor.node,
