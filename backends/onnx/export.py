@@ -8,7 +8,7 @@ A body that is written out is optimised by itself and keeps its place in the nam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
@@ -19,11 +19,13 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 from weft.backends.onnx import arrays, elementwise, products, random, windows
 from weft.backends.onnx.composites import COMPOSITES, Call
 from weft.backends.onnx.elementwise import Rule
+from weft.backends.onnx.loops import names_read, rename, write_loop
 from weft.backends.onnx.types import CODES
 from weft.backends.onnx.writer import Value, Writer, initializer
 from weft.compiler.builder import input_
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Graph, Node, substitute
+from weft.compiler.loops import loop_key
 from weft.compiler.passes.decompose import drop_stop_gradient
 from weft.compiler.pipeline import optimise
 from weft.compiler.program import Program
@@ -104,7 +106,7 @@ def export_graph(
     results = _Export(writer).graph(graph, given)
     full = [writer.full(v, o.type.shape) for v, o in zip(results, graph.outputs, strict=True)]
     nodes = _needed(_named(writer, full, names), names)
-    used = {read for node in nodes for read in node.input}
+    used = {read for node in nodes for read in names_read(node)}
     tensors = [
         initializer(i.name, _checked(i, stored[i.name]))
         for i in graph.inputs
@@ -135,6 +137,10 @@ class _Export:
 
     writer: Writer
     bodies: dict[Graph, Graph] = field(default_factory=dict)
+    loops: dict[Hashable, list[Value]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.others = {"call": self.call, "scan": self.loop}
 
     def graph(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
         """Write a graph applied to values; its outputs."""
@@ -146,8 +152,8 @@ class _Export:
             if node.op.name != "input":
                 self.writer.span = node.span
                 operands = [values[i] for i in node.inputs]
-                found = (self.call if node.op.name == "call" else self.primitive)(node, operands)
-                values[node] = found
+                write = self.others.get(node.op.name, self.primitive)
+                values[node] = write(node, operands)
         return [values[o] for o in body.outputs]
 
     def primitive(self, node: Node, operands: Sequence[Value]) -> Value:
@@ -155,6 +161,13 @@ class _Export:
         if rule is None:
             raise RunError(f"no ONNX rule for `{node.op.name}`", node.span)
         return rule(self.writer, node, operands)
+
+    def loop(self, node: Node, operands: Sequence[Value]) -> Value:
+        """One result of a loop; the loop is written with the first of them."""
+        key = loop_key(node), tuple(v.name for v in operands)
+        if key not in self.loops:
+            self.loops[key] = write_loop(self.writer, node, operands, self.graph)
+        return self.loops[key][node.attributes["result"]]
 
     def call(self, node: Node, operands: Sequence[Value]) -> Value:
         """A library function whole where ONNX has it, else its body."""
@@ -203,9 +216,7 @@ def _named(writer: Writer, results: Sequence[Value], names: Sequence[str]) -> li
             source = renamed.get(value.name, value.name)
             copies.append(helper.make_node("Identity", [source], [name], f"{name}/Identity"))
     for node in writer.nodes:
-        for values in (node.input, node.output):
-            for i, value in enumerate(values):
-                values[i] = renamed.get(value, value)
+        rename(node, renamed)
     return [*writer.nodes, *copies]
 
 
@@ -215,7 +226,7 @@ def _needed(nodes: Sequence[NodeProto], names: Sequence[str]) -> list[NodeProto]
     for node in reversed(nodes):
         if any(output in wanted for output in node.output):
             kept.append(node)
-            wanted.update(node.input)
+            wanted.update(names_read(node))
     return kept[::-1]
 
 

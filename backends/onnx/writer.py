@@ -73,6 +73,16 @@ class Writer:
         finally:
             self.scope = before
 
+    @contextmanager
+    def inner(self) -> Iterator[list[NodeProto]]:
+        """Nodes go into a list of their own: a body, whose values nobody outside can read."""
+        outer = self.nodes, self._written
+        self.nodes, self._written = [], dict(self._written)
+        try:
+            yield self.nodes
+        finally:
+            self.nodes, self._written = outer
+
     # -- nodes ------------------------------------------------------------------------------------
 
     def has(self, op_type: str) -> bool:

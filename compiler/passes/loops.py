@@ -156,6 +156,9 @@ class _Trim:
 
     def run(self) -> Results | None:
         loop = self.loop
+        if loop.length == 0:
+            stacks = [b.zeros(n.type.with_shape((0, *n.type.shape))) for n in loop.stacked]
+            return [*loop.start, *stacks].__getitem__
         if loop.length == 1:
             return _once(loop)
         needed = self._needed()

@@ -13,6 +13,7 @@ from weft.compiler.ops import OPS
 NO_MEANING = {
     "input": "is given",
     "call": "means what its body means",
+    "scan": "means what its body means, turn by turn",
 }
 
 # What must have a row for every primitive; a backend adds the table of what it can say.
