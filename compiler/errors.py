@@ -165,10 +165,16 @@ class InternalError(Exception):
     """A broken invariant of the compiler itself: a bug in Weft, not in the specification."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """A hint naming the closest of the known names, or None when nothing is close."""
-    close = difflib.get_close_matches(name, sorted(set(known)), n=1, cutoff=0.6)
-    return f"did you mean `{close[0]}`?" if close else None
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """A hint naming the closest of the known names, or None when nothing is close.
+
+    `cutoff`: from 0 (anything is close) to 1 (nothing but the name is); case doesn't count.
+    """
+    folded: dict[str, str] = {}
+    for candidate in sorted(set(known) - {name}):
+        folded.setdefault(candidate.lower(), candidate)
+    close = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=cutoff)
+    return f"did you mean `{folded[close[0]]}`?" if close else None
 
 
 def one_of(names: Iterable[str]) -> str:

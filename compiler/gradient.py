@@ -182,6 +182,30 @@ def _active(order: Sequence[Node], wrt: Sequence[Node]) -> set[Node]:
     return active
 
 
+def flowing(outputs: Sequence[Node]) -> set[Node]:
+    """The nodes that a gradient of the outputs reaches: for look-up, never iterated."""
+    reached: set[Node] = set()
+    pending = [o for o in outputs if _is_float(o)]
+    while pending:
+        node = pending.pop()
+        if node in reached:
+            continue
+        reached.add(node)
+        pending += (i for i in _passed_to(node) if _is_float(i))
+    return reached
+
+
+def _passed_to(node: Node) -> Sequence[Node]:
+    """The operands that a node passes its gradient on to."""
+    if node.op.name == "call":
+        body: Graph = node.attributes["body"]
+        if node.attributes["gradient"] is not None:
+            return node.inputs
+        inner = flowing(body.outputs)
+        return [a for a, formal in zip(node.inputs, body.inputs, strict=True) if formal in inner]
+    return () if node.op.name in NO_GRADIENT else node.inputs
+
+
 def _open_calls(
     outputs: Sequence[Node], wrt: Sequence[Node]
 ) -> tuple[list[Node], list[Node], list[Node], set[Node]]:

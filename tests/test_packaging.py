@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -62,6 +63,15 @@ def test_data_files_are_installed_and_readable(package: str, name: str) -> None:
     patterns = SETUPTOOLS["package-data"]["*"]
     assert any(fnmatch(name, pattern) for pattern in patterns), f"not in the wheel: {name}"
     assert files(package).joinpath(name).is_file()
+
+
+def test_every_package_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    setuptools = pytest.importorskip("setuptools")
+    given: dict[str, list[str]] = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **settings: given.update(settings))
+    monkeypatch.chdir(ROOT)
+    runpy.run_path("setup.py")
+    assert set(given["packages"]) == {package for package, _ in packaged_files()}
 
 
 def test_the_readme_begins_with_a_spec_and_two_commands_of_one_line() -> None:

@@ -10,6 +10,7 @@ from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Span
 from weft.compiler.graph import Node
 from weft.compiler.types import Shape
+from weft.frontends.dsl.diagnostics import misfit
 from weft.frontends.dsl.values import Axis, Label, Tensor, Value, as_dim, describe, shape_text
 
 
@@ -101,7 +102,8 @@ def axis_index(tensor: Tensor, value: Value, span: Span) -> int:
                     hint="count the axis: -1 is the last, -2 the one before",
                 )
             return tensor.axes.index(value.label)
-        raise CompileError(
+        raise misfit(
+            value,
             f"the tensor has no axis `{name}`",
             span,
             found=shape_text(tensor),
@@ -111,13 +113,22 @@ def axis_index(tensor: Tensor, value: Value, span: Span) -> int:
         index = value + tensor.rank if value < 0 else value
         if 0 <= index < tensor.rank:
             return index
-        raise CompileError(
-            f"axis {value} is outside the tensor's {tensor.rank} axes",
+        raise misfit(
+            value,
+            f"the tensor has no axis `{value}`",
             span,
+            expected=f"from {-tensor.rank} to {tensor.rank - 1}" if tensor.rank else None,
             found=shape_text(tensor),
+            hint="axes are counted from 0, or from the end: -1 is the last",
         )
-    raise CompileError(
-        "an axis is a name or a number", span, expected="an axis", found=describe(value)
+    names = [a.name for a in tensor.axes if a is not None]
+    raise misfit(
+        value,
+        "an axis is a name or a number",
+        span,
+        expected=f"such as `{names[-1]}` or `-1`" if names else "such as `-1`, the last one",
+        found=describe(value),
+        hint="the name of an axis has no quotes" if value in names else None,
     )
 
 

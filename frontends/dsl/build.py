@@ -117,7 +117,7 @@ class Builder(ExpressionBuilder):
 
     def signature(self, parts: list[Part]) -> tuple[s.Parameter, ...]:
         parameters = nodes(parts, s.Parameter)
-        self.distinct("the parameter", ((item.name, item.span) for item in parameters))
+        self.distinct("the parameter", ((item.name, item.name_span) for item in parameters))
         return parameters
 
     def split_gradient(self, body: Part) -> tuple[s.Expression | s.Block, s.GradientClause | None]:
@@ -146,8 +146,8 @@ class Builder(ExpressionBuilder):
             if isinstance(item, s.Setting):
                 found.append((item.key, item.key_span))
             elif isinstance(item, s.FieldDecl):
-                found.append((item.name, item.span))
-        self.distinct("the key", found)
+                found.append((item.name, item.name_span))
+        self.distinct("", found)
 
     def setting(self, parts: list[Part]) -> s.Setting:
         key, value = self.token(parts[0]), self.expression(parts[2])

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from weft.compiler.errors import CompileError, Note, Source, Span
+from weft.compiler.errors import CompileError, Note, Source, Span, did_you_mean
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.lexer import Token
 
@@ -16,6 +16,8 @@ N = TypeVar("N", bound=s.Node)
 
 _ESCAPES = {'"': '"', "\\": "\\", "n": "\n", "t": "\t"}
 _LONGEST_NUMBER = 300
+_UNITS = ("epochs", "epoch", "steps", "step", "%")
+_TIMES = ("seconds", "second", "minutes", "minute", "hours", "hour", "days", "iterations")
 
 
 def nodes(parts: Iterable[Part], kind: type[N]) -> tuple[N, ...]:
@@ -54,7 +56,9 @@ class ExpressionBuilder:
         for name, span in places:
             if name in first:
                 raise CompileError(
-                    f"{what} `{name}` is given twice", span, notes=[Note("first here", first[name])]
+                    f"{what} `{name}` is given twice".lstrip(),
+                    span,
+                    notes=[Note("first here", first[name])],
                 )
             first[name] = span
 
@@ -62,7 +66,9 @@ class ExpressionBuilder:
         """The block, which is no place for a `gradient` clause."""
         for clause in nodes(body.statements, s.GradientClause):
             raise CompileError(
-                "a `gradient` clause belongs directly in the body of a `fn`", clause.span
+                "a `gradient` clause belongs directly in the body of a `fn`",
+                s.part(clause.span, "gradient"),
+                hint="state it in a `fn` that this body calls",
             )
         return body
 
@@ -93,7 +99,8 @@ class ExpressionBuilder:
     def call(self, parts: list[Part]) -> s.Call:
         arguments = nodes(parts, s.Argument)
         named = [item for item in arguments if item.name is not None]
-        self.distinct("the argument", ((item.name or "", item.span) for item in named))
+        keys = ((item.name or "", item.name_span or item.span) for item in named)
+        self.distinct("the argument", keys)
         for item in arguments[len(arguments) - len(named) :]:
             if item.name is None:
                 raise CompileError(
@@ -130,6 +137,16 @@ class ExpressionBuilder:
 
     def quantity(self, parts: list[Part]) -> s.Quantity:
         number, unit = self.token(parts[0]), self.token(parts[1])
+        if unit.text not in _UNITS:
+            near = did_you_mean(unit.text, _UNITS)
+            product = f"to multiply, write `{number.text} * {unit.text}`"
+            raise CompileError(
+                f"`{unit.text}` is no unit of training time",
+                self.span([unit]),
+                expected="`epochs`, `steps` or `%`",
+                found=f"`{unit.text}`",
+                hint=near or (None if unit.text in _TIMES else product),
+            )
         return s.Quantity(self.value(number), unit.text, number.text, span=self.span(parts))
 
     def value(self, token: Token) -> int | float:
@@ -139,7 +156,9 @@ class ExpressionBuilder:
             value = int(text) if text.isdigit() else float(text)
             if value != float("inf"):
                 return value
-        raise CompileError("this number is too large", self.span([token]))
+        raise CompileError(
+            "this number is too large", self.span([token]), expected="at most about 1e308"
+        )
 
     def string(self, parts: list[Part]) -> s.String:
         return s.String(self.unquote(self.token(parts[0])), span=self.span(parts))
@@ -172,7 +191,7 @@ class ExpressionBuilder:
 
     def record(self, parts: list[Part]) -> s.Record:
         entries = nodes(parts, s.Entry)
-        self.distinct("the key", ((item.name, item.span) for item in entries))
+        self.distinct("the key", ((item.name, item.name_span) for item in entries))
         return s.Record(entries, span=self.span(parts))
 
     def entry(self, parts: list[Part]) -> s.Entry:

@@ -17,8 +17,9 @@ from weft.compiler.errors import CompileError, Span, did_you_mean, one_of
 from weft.compiler.gradient import differentiate
 from weft.compiler.graph import Node, full, make
 from weft.compiler.type_rules import TypeRuleError
-from weft.compiler.types import I64, U32, Dim, SymDim, TensorType, divide
+from weft.compiler.types import F32, I64, U32, Dim, SymDim, TensorType, divide
 from weft.frontends.dsl.axes import align, axis_index, axis_indices, shape_of
+from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit, unknown_argument
 from weft.frontends.dsl.parameters import draw_name
 from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.values import (
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from weft.frontends.dsl.interpreter import Interpreter
 
 
+_VERBS = frozenset(("takes", "needs", "names", "counts", "differentiates", "has"))
+
+
 @dataclass(frozen=True)
 class Site:
     """Where a built-in is called: for errors, element types and the names of draws."""
@@ -43,52 +47,87 @@ class Site:
     interpreter: Interpreter
     span: Span
     name: str
+    given: tuple[Given, ...] = ()
+
+    def place(self, value: Value) -> Span:
+        """Where a value stands among the arguments; else the whole call."""
+        return next((g.span for g in self.given if g.value is value), self.span)
 
     def tensor(self, value: Value) -> Tensor:
-        return self.interpreter.tensor(value, self.interpreter.registry.float_type, self.span)
+        float_type = self.interpreter.registry.float_type
+        return self.interpreter.tensor(value, float_type, self.place(value))
 
     def wrong(self, message: str, **facts: Any) -> CompileError:
-        return CompileError(f"`{self.name}`: {message}", self.span, **facts)
+        """An error of the call."""
+        return misfit(None, self._about(message), self.span, refuser=self.name, **facts)
+
+    def wrong_value(self, value: Value, message: str, **facts: Any) -> CompileError:
+        """An error about one argument."""
+        facts.setdefault("found", describe(value))
+        place = self.place(value)
+        return misfit(value, self._about(message), place, refuser=self.name, **facts)
+
+    def _about(self, message: str) -> str:
+        """A message that begins with a verb has the function as its subject."""
+        verb = message.split(" ", 1)[0] in _VERBS
+        return f"`{self.name}` {message}" if verb else f"`{self.name}`: {message}"
 
     def whole(self, value: Value, what: str, smallest: int = 0) -> int:
         dim = as_dim(value)
         if dim is None or isinstance(dim, SymDim) or dim < smallest:
-            raise self.wrong(
-                f"{what} is a whole number, at least {smallest}", found=describe(value)
-            )
+            raise self.wrong_value(value, f"{what} is a whole number, at least {smallest}")
         return dim
 
 
 def call_builtin(
     interpreter: Interpreter, function: Builtin, given: Sequence[Given], span: Span
 ) -> Value:
-    site = Site(interpreter, span, function.name)
+    site = Site(interpreter, span, function.name, tuple(given))
     signature = _signature(function.call)
     positional = [g.value for g in given if g.name is None]
     named = {g.name: g.value for g in given if g.name is not None}
     known = [p.lstrip("*").rstrip("=") for p in function.parameters]
     for g in given:
         if g.name is not None and g.name not in known:
-            raise CompileError(
-                f"`{function.name}` has no argument `{g.name}`",
-                g.span,
-                expected=one_of(known),
-                found=f"`{g.name}`",
-                hint=did_you_mean(g.name, known),
-            )
+            raise unknown_argument(function.name, g.name, known, g.key_span)
     try:
         signature.bind(site, *positional, **named)
     except TypeError:
-        raise CompileError(
-            f"`{function.name}` is called with the wrong arguments",
-            span,
-            expected=f"`{function.name}({', '.join(function.parameters)})`",
-            found=", ".join(describe(g.value) for g in given) or "no arguments",
-        ) from None
+        raise _wrong_count(function, given, span) from None
     try:
         return function.call(site, *positional, **named)
     except TypeRuleError as error:
         raise CompileError(f"`{function.name}`: {error}", span) from None
+
+
+def _wrong_count(function: Builtin, given: Sequence[Given], span: Span) -> CompileError:
+    """The error for arguments that are missing, too many, or given twice."""
+    single = [p.rstrip("=") for p in function.parameters if not p.startswith("*")]
+    positional = [g for g in given if g.name is None]
+    expected = f"`{function.name}({', '.join(_shown(p) for p in function.parameters)})`"
+    if len(positional) > len(single) and len(single) == len(function.parameters):
+        count = f"{len(single)} argument{'' if len(single) == 1 else 's'}"
+        extra = positional[len(single)]
+        return SameInEveryCall(
+            f"`{function.name}` takes {count}, and this is one more",
+            extra.span,
+            expected=expected,
+            found=describe(extra.value),
+        )
+    names = [*single[: len(positional)], *(g.name for g in given if g.name is not None)]
+    missing = [p for p in function.parameters if p[0] != "*" and p[-1] != "=" and p not in names]
+    if missing:
+        message = f"`{function.name}` needs {one_of(missing)}"
+        return SameInEveryCall(message, span, expected=expected)
+    twice = next(g for g in given if g.name is not None and names.count(g.name) > 1)
+    return SameInEveryCall(f"`{function.name}` is given `{twice.name}` twice", twice.key_span)
+
+
+def _shown(parameter: str) -> str:
+    """`*axes` as `...axes`, `over=` as `over = ...`."""
+    if parameter.startswith("*"):
+        return f"...{parameter[1:]}"
+    return f"{parameter[:-1]} = ..." if parameter.endswith("=") else parameter
 
 
 def _signature(call: Callable[..., Value]) -> inspect.Signature:
@@ -104,9 +143,15 @@ def _unary(op: str, static: Callable[[float], Any] | None) -> Callable[..., Valu
             try:
                 return static(x)
             except (ValueError, OverflowError):
-                raise site.wrong("the number is outside the domain", found=describe(x)) from None
+                raise site.wrong_value(x, "the number is outside the domain") from None
         tensor = site.tensor(x)
-        return Tensor(b.unary(op, tensor.node), tensor.axes)
+        try:
+            return Tensor(b.unary(op, tensor.node), tensor.axes)
+        except TypeRuleError:
+            kind = "tensors" if tensor.type.dtype.kind == "bool" else "floating-point numbers"
+            raise site.wrong_value(
+                x, f"takes {kind}", found=shape_text(tensor), hint="convert it with `float(x)`"
+            ) from None
 
     return call
 
@@ -156,7 +201,9 @@ def _where(site: Site, condition: Value, yes: Value, no: Value) -> Value:
         return yes if condition else no
     test = site.tensor(condition)
     if test.type.dtype.kind != "bool":
-        raise site.wrong("the condition is a comparison", found=describe(condition))
+        raise site.wrong_value(
+            condition, "the condition is a comparison", hint="such as `where(x > 0, x, 0)`"
+        )
     float_type = site.interpreter.registry.float_type
     like = next((v.type.dtype for v in (yes, no) if isinstance(v, Tensor)), float_type)
     a = site.interpreter.tensor(yes, like, site.span)
@@ -186,7 +233,7 @@ def _cast(site: Site, x: Value, type: Value) -> Value:
     from weft.compiler.types import DType
 
     if not isinstance(type, DType):
-        raise site.wrong("the second argument is an element type such as `f32`")
+        raise site.wrong_value(type, "the second argument is an element type such as `f32`")
     tensor = site.tensor(x)
     return Tensor(b.cast(tensor.node, type), tensor.axes)
 
@@ -197,7 +244,7 @@ def _cast(site: Site, x: Value, type: Value) -> Value:
 def _reduce(op: str) -> Callable[..., Value]:
     def call(site: Site, x: Value, over: Value = None) -> Value:
         tensor = site.tensor(x)
-        axes = axis_indices(tensor, over, site.span)
+        axes = axis_indices(tensor, over, site.place(over))
         if op in ("max", "min") and any(tensor.type.shape[a] == 0 for a in axes):
             raise site.wrong("an empty axis has no extreme", found=shape_text(tensor))
         return Tensor(b.reduce(op, tensor.node, axes), _without(tensor, axes))
@@ -213,7 +260,7 @@ def _mean(site: Site, x: Value, over: Value = None) -> Value:
     tensor = site.tensor(x)
     if tensor.type.dtype.kind != "float":
         tensor = _float(site, tensor)
-    axes = axis_indices(tensor, over, site.span)
+    axes = axis_indices(tensor, over, site.place(over))
     total = b.reduce("sum", tensor.node, axes)
     count = b.size_of([tensor.type.shape[a] for a in axes], tensor.type.dtype)
     count = b.broadcast(count, total.type.shape, ())
@@ -223,7 +270,7 @@ def _mean(site: Site, x: Value, over: Value = None) -> Value:
 def _arg(op: str) -> Callable[..., Value]:
     def call(site: Site, x: Value, over: Value = -1) -> Value:
         tensor = site.tensor(x)
-        axis = axis_index(tensor, over, site.span)
+        axis = axis_index(tensor, over, site.place(over))
         return Tensor(make(op, tensor.node, axis=axis), _without(tensor, (axis,)))
 
     return call
@@ -253,9 +300,9 @@ def _rank(site: Site, x: Value) -> Value:
 
 def _size(site: Site, x: Value, axis: Value = None) -> Value:
     tensor = site.tensor(x)
-    return (
-        tensor.type.size if axis is None else tensor.type.shape[axis_index(tensor, axis, site.span)]
-    )
+    if axis is None:
+        return tensor.type.size
+    return tensor.type.shape[axis_index(tensor, axis, site.place(axis))]
 
 
 def _reshape(site: Site, x: Value, shape: Value) -> Value:
@@ -263,7 +310,7 @@ def _reshape(site: Site, x: Value, shape: Value) -> Value:
     items = list(shape) if isinstance(shape, list | tuple) else [shape]
     holes = [i for i, item in enumerate(items) if item == -1 and isinstance(item, int)]
     if len(holes) > 1:
-        raise site.wrong("only one size can be left to compute (-1)")
+        raise site.wrong_value(shape, "only one size can be left to compute (-1)")
     if holes:
         rest, _ = shape_of(items[: holes[0]] + items[holes[0] + 1 :], site.span)
         known: Dim = 1
@@ -275,8 +322,22 @@ def _reshape(site: Site, x: Value, shape: Value) -> Value:
             if known * items[holes[0]] != total:
                 raise ValueError
         except (ValueError, ZeroDivisionError):
-            raise site.wrong("the size can't be computed", found=shape_text(tensor)) from None
-    dims, labels = shape_of(items, site.span)
+            raise site.wrong_value(
+                shape,
+                "the size left to compute (-1) is not whole",
+                found=f"{describe(items)} for {shape_text(tensor)}",
+            ) from None
+    dims, labels = shape_of(items, site.place(shape))
+    count: Dim = 1
+    for dim in dims:
+        count = dim * count
+    if count != tensor.type.size:
+        raise site.wrong_value(
+            shape,
+            "the number of elements changes",
+            expected=f"{tensor.type.size} elements, as {shape_text(tensor)} has",
+            found=f"{describe(list(dims))}, {count} elements",
+        )
     return Tensor(b.reshape(tensor.node, dims), labels, tensor.classes)
 
 
@@ -286,9 +347,14 @@ def _transpose(site: Site, x: Value, axes: Value = None) -> Value:
         order = list(reversed(range(tensor.rank)))
     else:
         items = axes if isinstance(axes, list | tuple) else [axes]
-        order = [axis_index(tensor, a, site.span) for a in items]
+        order = [axis_index(tensor, a, site.place(axes)) for a in items]
     if sorted(order) != list(range(tensor.rank)):
-        raise site.wrong("names each axis once", found=shape_text(tensor))
+        raise site.wrong_value(
+            axes,
+            "names each axis once",
+            expected=f"an order of {tensor.rank} axes",
+            found=f"{describe(axes)} for {shape_text(tensor)}",
+        )
     return Tensor(b.transpose(tensor.node, order), tuple(tensor.axes[i] for i in order))
 
 
@@ -335,7 +401,16 @@ def _joined_axes(parts: list[Tensor], drop: int | None) -> tuple[Label | None, .
 
 def _concat(site: Site, parts: Value, over: Value = -1) -> Value:
     tensors = _tensors(site, parts)
-    axis = axis_index(tensors[0], over, site.span)
+    axis = axis_index(tensors[0], over, site.place(over))
+    for t in tensors[1:]:
+        for i, (mine, theirs) in enumerate(zip(tensors[0].type.shape, t.type.shape, strict=True)):
+            if i != axis and mine != theirs:
+                raise site.wrong(
+                    f"axis {i} has the sizes {mine} and {theirs}",
+                    expected=f"equal sizes on all axes but axis {axis}, where the tensors join",
+                    found=f"{shape_text(tensors[0])} and {shape_text(t)}",
+                    hint="`over` says which axis they join on; the last one unless told",
+                )
     node = b.concat([t.node for t in tensors], axis)
     return Tensor(node, _joined_axes(tensors, axis if len(tensors) > 1 else None))
 
@@ -373,7 +448,7 @@ def _pad(site: Site, x: Value, low: Value, high: Value, value: Value = 0) -> Val
 
 def _reverse(site: Site, x: Value, over: Value = None) -> Value:
     tensor = site.tensor(x)
-    return Tensor(b.reverse(tensor.node, axis_indices(tensor, over, site.span)), tensor.axes)
+    return Tensor(b.reverse(tensor.node, axis_indices(tensor, over, site.place(over))), tensor.axes)
 
 
 # -- windows --------------------------------------------------------------------------------------
@@ -382,7 +457,7 @@ def _reverse(site: Site, x: Value, over: Value = None) -> Value:
 def _each(site: Site, value: Value, rank: int, what: str, smallest: int = 1) -> tuple[int, ...]:
     items = value if isinstance(value, list | tuple) else [value] * rank
     if len(items) != rank:
-        raise site.wrong(f"`{what}` has one entry for each of {rank} axes", found=describe(value))
+        raise site.wrong_value(value, f"`{what}` has one entry for each of {rank} axes")
     return tuple(site.whole(v, f"`{what}`", smallest) for v in items)
 
 
@@ -410,12 +485,33 @@ def _padding(
             pairs.append((total // 2, total - total // 2))
         return pairs
     if isinstance(padding, str):
-        raise site.wrong(
+        raise site.wrong_value(
+            padding,
             f'there is no padding "{padding}"',
             expected='"same", "valid" or a number',
             hint=did_you_mean(padding, ["same", "valid"]),
         )
     return [(p, p) for p in _each(site, padding, len(window), "padding", 0)]
+
+
+def _check_windows(
+    site: Site,
+    tensor: Tensor,
+    window: Sequence[int],
+    pairs: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> None:
+    """Every window fits into its axis at least once."""
+    sizes = tensor.type.shape[tensor.rank - len(window) :]
+    for size, w, (low, high), d in zip(sizes, window, pairs, dilation, strict=True):
+        reach = (w - 1) * d + 1
+        if isinstance(size, int) and reach > size + low + high:
+            padded = f" ({size + low + high} with its padding)" if low or high else ""
+            raise site.wrong(
+                f"a window of {reach} is larger than the axis of {size}{padded}",
+                found=shape_text(tensor),
+                hint='a smaller window fits, less pooling before it, or `padding = "same"`',
+            )
 
 
 def _slid(tensor: Tensor, node: Node, strides: Sequence[int]) -> list[Label | None]:
@@ -447,6 +543,7 @@ def _convolve(
     dilations = _each(site, dilation, rank, "dilation")
     window = [site.whole(d, "the kernel's size", 1) for d in weights.type.shape[2:]]
     pairs = _padding(site, padding, tensor.type.shape[2:], window, strides, dilations)
+    _check_windows(site, tensor, window, pairs, dilations)
     node = b.conv(
         tensor.node,
         weights.node,
@@ -477,6 +574,7 @@ def _window(reducer: str) -> Callable[..., Value]:
         dilations = _each(site, dilation, rank, "dilation")
         lead = tensor.rank - rank
         pairs = _padding(site, padding, tensor.type.shape[lead:], window, strides, dilations)
+        _check_windows(site, tensor, window, pairs, dilations)
         node = make(
             "reduce_window",
             tensor.node,
@@ -511,7 +609,8 @@ def _pick(site: Site, x: Value, indices: Value) -> Value:
     """One element of the last axis each: `out[b...] = x[b..., indices[b...]]`."""
     tensor, places = site.tensor(x), _integers(site, indices, "indices")
     if places.type.shape != tensor.type.shape[:-1]:
-        raise site.wrong(
+        raise site.wrong_value(
+            indices,
             "takes one index for each row",
             expected=f"indices of shape {list(tensor.type.shape[:-1])}",
             found=f"{shape_text(places)} for {shape_text(tensor)}",
@@ -539,7 +638,7 @@ def _one_hot(site: Site, labels: Value, classes: Value = None) -> Value:
 def _sorting(op: str) -> Callable[..., Value]:
     def call(site: Site, x: Value, over: Value = -1, descending: Value = False) -> Value:
         tensor = site.tensor(x)
-        axis = axis_index(tensor, over, site.span)
+        axis = axis_index(tensor, over, site.place(over))
         down = _flag(site, descending, "descending")
         return Tensor(make(op, tensor.node, axis=axis, descending=down), tensor.axes)
 
@@ -548,7 +647,7 @@ def _sorting(op: str) -> Callable[..., Value]:
 
 def _cumsum(site: Site, x: Value, over: Value = -1, reverse: Value = False) -> Value:
     tensor = site.tensor(x)
-    axis = axis_index(tensor, over, site.span)
+    axis = axis_index(tensor, over, site.place(over))
     back = _flag(site, reverse, "reverse")
     return Tensor(make("cumsum", tensor.node, axis=axis, reverse=back), tensor.axes)
 
@@ -584,20 +683,22 @@ def _arange(site: Site, n: Value) -> Value:
 
 
 def _uniform_node(site: Site, dims: Sequence[Dim], kind: str) -> Node:
-    """Uniform on [0, 1): the top 24 of 32 random bits, times 2^-24."""
+    """Uniform on [0, 1): the top 24 of 32 random bits, times 2^-24; in f32 or wider."""
     interpreter = site.interpreter
+    float_type = interpreter.registry.float_type
+    wide = float_type if float_type.bits > 32 else F32  # narrower types would round up to 1
     seed = interpreter.read("seed")
     drawing = interpreter.init is not None
     step = b.constant(0, U32) if drawing else b.cast(interpreter.clock(), U32)
     name = draw_name(interpreter, kind)
     bits = make("random_bits", seed, step, shape=tuple(dims), stream=name)
-    top = b.cast(b.compare("shift_right", bits, 8), interpreter.registry.float_type)
-    return top * 2.0**-24
+    return b.cast(b.compare("shift_right", bits, 8), wide) * 2.0**-24
 
 
 def _uniform(site: Site, shape: Value) -> Value:
     dims, labels = shape_of(shape, site.span)
-    return Tensor(_uniform_node(site, dims, "uniform"), labels)
+    node = _uniform_node(site, dims, "uniform")
+    return Tensor(b.cast(node, site.interpreter.registry.float_type), labels)
 
 
 def _normal(site: Site, shape: Value) -> Value:
@@ -606,7 +707,7 @@ def _normal(site: Site, shape: Value) -> Value:
     pair = _uniform_node(site, (2, *dims), "normal")
     u, v = (b.reshape(b.slice_axis(pair, 0, i, i + 1), dims) for i in range(2))
     node = b.sqrt(b.log(1.0 - u) * -2.0) * b.unary("cos", v * (2 * math.pi))
-    return Tensor(node, labels)
+    return Tensor(b.cast(node, site.interpreter.registry.float_type), labels)
 
 
 # -- static ---------------------------------------------------------------------------------------
@@ -656,18 +757,17 @@ def _grad(site: Site, expression: Value, wrt: Value) -> Value:
     """The gradient of a scalar with respect to a tensor, or to each of a list."""
     loss = site.tensor(expression)
     if loss.rank:
-        raise site.wrong(
-            "differentiates a scalar", found=shape_text(loss), hint="sum or average it first"
+        raise site.wrong_value(
+            expression,
+            "differentiates a scalar",
+            found=shape_text(loss),
+            hint="sum or average it first",
         )
     targets = wrt if isinstance(wrt, list | tuple) else [wrt]
     tensors = [site.tensor(t) for t in targets]
     nodes = differentiate(loss.node, [t.node for t in tensors])
     found = [Tensor(n, t.axes) for n, t in zip(nodes, tensors, strict=True)]
     return found if isinstance(wrt, list | tuple) else found[0]
-
-
-class Failure(CompileError):
-    """An error that Weft source states with `fail`; its place in there says nothing."""
 
 
 def _fail(
@@ -679,7 +779,7 @@ def _fail(
 ) -> Value:
     """Stop with an error of one's own; `expected` and `found` may be values to describe."""
     facts = [v if v is None or isinstance(v, str) else describe(v) for v in (expected, found, hint)]
-    raise Failure(str(message), site.span, expected=facts[0], found=facts[1], hint=facts[2])
+    raise misfit(found, str(message), site.span, expected=facts[0], found=facts[1], hint=facts[2])
 
 
 _TABLE: dict[str, Callable[..., Value]] = {

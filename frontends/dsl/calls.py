@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from weft.compiler.errors import CompileError, Note, Span, did_you_mean, one_of
+from weft.compiler.errors import CompileError, Note, Span, one_of
 from weft.frontends.dsl import syntax as s
-from weft.frontends.dsl.builtins import Failure, call_builtin
+from weft.frontends.dsl.builtins import call_builtin
 from weft.frontends.dsl.composite import wrap
+from weft.frontends.dsl.diagnostics import SameInEveryCall, called, from_library, misfit
 from weft.frontends.dsl.modules import Frame, Scope
 from weft.frontends.dsl.registry import fans, static_sizes
-from weft.frontends.dsl.signatures import Binding, Given, assign
+from weft.frontends.dsl.signatures import Binding, Given, assign, filled
 from weft.frontends.dsl.values import (
     Builtin,
     Closure,
@@ -27,6 +30,11 @@ if TYPE_CHECKING:
     from weft.frontends.dsl.interpreter import Interpreter
 
 MAX_CALLS = 200
+_ROLES = {
+    "optimizer": "an optimiser stands after `with`",
+    "schedule": "a schedule stands for a rate of an optimiser",
+    "init": "an initialiser stands after `~`",
+}
 
 
 def call(
@@ -47,15 +55,16 @@ def call(
             case Closure():
                 return _call_closure(interpreter, function, given, span, scope)
             case Partial():
-                filled = [Given(n, v, span) for n, v in function.arguments.items()]
-                return _call_closure(interpreter, function.function, [*given, *filled], span, scope)
+                whole = [*given, *filled(function, span)]
+                return _call_closure(interpreter, function.function, whole, span, scope)
             case Model():
                 return _call_model(interpreter, function, given, span)
             case _:
+                number = is_number(function)
                 raise CompileError(
                     f"{describe(function)} is not a function",
                     span,
-                    hint="one argument too many, or a missing operator?",
+                    hint="to multiply, write `*`" if number else "is an operator missing?",
                 )
     except RecursionError:
         raise _too_deep(span) from None
@@ -68,52 +77,120 @@ def _call_closure(
 ) -> Value:
     drawn_later = function.kind == "init" and interpreter.init is None
     if function.kind in ("optimizer", "schedule") or drawn_later:
-        bound = assign(function.name, function.decl.parameters or (), given, span)
-        return Partial(function, {k: g.value for k, g in bound.items()})
+        return _partial(interpreter, function, given, span)
     frame = None
     if function.kind == "layer":
         outer = scope.frame if scope is not None else None
-        if outer is None:
-            raise CompileError(
+        if outer is None or outer.model.function.kind != "layer":
+            raise SameInEveryCall(
                 f"`{function.name}` is a layer, and only models and layers own layers",
                 span,
-                hint=f"declare `model name = {function.name}(...)` and call the model",
+                hint=f"declare `model name = {function.name}(...)` and call the model"
+                if outer is None
+                else "an optimiser is a formula of `theta`, `grad` and its states",
             )
         frame = outer.child(function.name)
     return _run(interpreter, function, given, span, frame)
 
 
+def _partial(
+    interpreter: Interpreter, function: Closure, given: list[Given], span: Span
+) -> Partial:
+    """An optimiser, schedule or initialiser with its arguments, checked where they stand."""
+    parameters = function.decl.parameters or ()
+    bound = assign(function.name, parameters, given, span)
+    binding = _binding(interpreter, function, Scope(function.module))
+    for parameter in parameters:
+        if parameter.name not in bound:
+            continue
+        g = bound[parameter.name]
+        if isinstance(g.value, Tensor) and g.value.rank:
+            kind = {"optimizer": "an optimiser", "init": "an initialiser"}.get(
+                function.kind, "a schedule"
+            )
+            raise misfit(
+                g.value,
+                f"`{function.name}` is {kind}, which takes no tensors",
+                span,
+                found=describe(g.value),
+                hint=_ROLES[function.kind]
+                if function.name != "linear"
+                else "a layer of weights is `dense`",
+            )
+        timeless = isinstance(g.value, Quantity) and interpreter.registry.steps is None
+        if parameter.type is not None and parameter.type.dims is None and not timeless:
+            binding.check(parameter, g.value, g.span)
+    return Partial(
+        function,
+        {k: g.value for k, g in bound.items()},
+        {k: g.span for k, g in bound.items()},
+    )
+
+
 def _call_model(interpreter: Interpreter, model: Model, given: list[Given], span: Span) -> Value:
+    for g in given:
+        if g.name is not None and g.name in model.arguments:
+            raise SameInEveryCall(
+                f"the model `{model.name}` has set `{g.name}` already",
+                g.key_span,
+                hint="a second model can have another value",
+                notes=[Note("it is set here", model.places.get(g.name, model.decl.name_span))],
+            )
     key = (model.name, *(_identity(g.value) for g in given), *(g.name for g in given))
     if key in interpreter.memo:
         return interpreter.memo[key][1]
     count = interpreter.draws[model.name] = interpreter.draws.get(model.name, 0) + 1
     suffix = "" if count == 1 else f"_{count}"
     frame = Frame(model, model.name, f"{interpreter.statement}.{model.name}{suffix}")
-    fixed = [Given(n, v, model.decl.span) for n, v in model.arguments.items()]
-    value = _run(interpreter, model.function, [*given, *fixed], span, frame)
+    fixed = [Given(n, v, model.places.get(n, model.decl.span)) for n, v in model.arguments.items()]
+    value = _run(interpreter, model.function, [*given, *fixed], span, frame, model.name)
     interpreter.memo[key] = (tuple(g.value for g in given), value)
     return value
 
 
 def _run(
-    interpreter: Interpreter, function: Closure, given: list[Given], span: Span, frame: Frame | None
+    interpreter: Interpreter,
+    function: Closure,
+    given: list[Given],
+    span: Span,
+    frame: Frame | None,
+    name: str | None = None,
 ) -> Value:
-    """Run a function's body: bind arguments, match types, evaluate, give labels back."""
-    entering = function.module.is_library and interpreter.site is None
-    if entering:
-        interpreter.site = span
+    """Run a function's body: bind arguments, match types, evaluate, give labels back.
+
+    `name`: what the user called, where it isn't the function's own name.
+    """
     before = interpreter.statement
     if frame is not None:
         interpreter.statement = frame.stream
     try:
-        return _apply(interpreter, function, given, span, frame)
-    except CompileError as error:
-        if entering:
-            raise _at_call(error, function, span) from None
-        raise
+        with inside(interpreter, function, given, span, name):
+            return _apply(interpreter, function, given, span, frame)
     finally:
         interpreter.statement = before
+
+
+@contextmanager
+def inside(
+    interpreter: Interpreter,
+    function: Closure,
+    given: list[Given],
+    span: Span,
+    name: str | None = None,
+) -> Iterator[None]:
+    """The body of a function runs: errors and nodes of library code get the user's place."""
+    entering = function.module.is_library and interpreter.site is None
+    if entering:
+        interpreter.site = span
+    try:
+        yield
+    except CompileError as error:
+        if entering:
+            raise from_library(error, function, given, span) from None
+        if interpreter.site is None:
+            raise called(error, function, name or function.name, span) from None
+        raise
+    finally:
         if entering:
             interpreter.site = None
 
@@ -130,11 +207,11 @@ def _apply(
     else:
         result = interpreter.body(function.decl.body, scope)
     if result is None:
-        raise CompileError(
+        raise SameInEveryCall(
             f"`{function.name}` has no result",
-            span,
-            expected="a body that ends in an expression",
-            notes=[Note("declared here", function.decl.name_span)],
+            function.decl.name_span,
+            expected="a body whose last line is its value",
+            notes=[Note("called here", span)],
         )
     return binding.give_back(result)
 
@@ -149,16 +226,7 @@ def bind(
     if interpreter.init is not None:
         scope.values.update(fans(static_sizes(interpreter.init[0].shape, function.name, span)))
 
-    def steps(quantity: Quantity, place: Span) -> int:
-        return to_steps(interpreter, quantity, place)
-
-    binding = Binding(
-        function.name,
-        scope,
-        interpreter.evaluate,
-        interpreter.registry.float_type,
-        steps,
-    )
+    binding = _binding(interpreter, function, scope)
     values: dict[str, Value] = {}
     ordered = sorted(parameters, key=lambda p: _is_tensor_type(p.type))
     for parameter in ordered:
@@ -171,7 +239,7 @@ def bind(
             value = interpreter.evaluate(parameter.default, scope)
         else:
             missing = [p.name for p in parameters if p.default is None and p.name not in bound]
-            raise CompileError(
+            raise SameInEveryCall(
                 f"`{function.name}` needs {one_of(missing)}",
                 span,
                 expected=_signature(function),
@@ -193,29 +261,27 @@ def bind(
     return scope, binding, {p.name: values[p.name] for p in parameters}
 
 
+def _binding(interpreter: Interpreter, function: Closure, scope: Scope) -> Binding:
+    def steps(quantity: Quantity, place: Span) -> int:
+        return to_steps(interpreter, quantity, place)
+
+    float_type = interpreter.registry.float_type
+    return Binding(function.name, scope, interpreter.evaluate, float_type, steps)
+
+
 def to_steps(interpreter: Interpreter, quantity: Quantity, span: Span) -> int:
     """A duration in steps."""
     registry = interpreter.registry
     if quantity.value < 0:
         raise CompileError("a duration can't be negative", span, found=str(quantity))
-    match quantity.unit:
-        case "step" | "steps":
-            return round(quantity.value)
-        case "epoch" | "epochs" if registry.steps_per_epoch is not None:
-            return round(quantity.value * registry.steps_per_epoch)
-        case "%" if registry.steps is not None:
-            return round(quantity.value * registry.steps / 100)
-        case "epoch" | "epochs" | "%":
-            raise CompileError(
-                "this duration has no meaning outside of `train`", span, found=str(quantity)
-            )
-    raise CompileError(
-        f"`{quantity.unit}` is no unit of training time",
-        span,
-        expected="`epochs`, `steps` or `%`",
-        found=str(quantity),
-        hint=did_you_mean(quantity.unit, ["epochs", "epoch", "steps", "step"]),
-    )
+    if quantity.unit in ("step", "steps"):
+        return round(quantity.value)
+    whole = registry.steps if quantity.unit == "%" else registry.steps_per_epoch
+    if whole is None:
+        raise CompileError(
+            "this duration has no meaning outside of `train`", span, found=str(quantity)
+        )
+    return round(quantity.value * whole / 100 if quantity.unit == "%" else quantity.value * whole)
 
 
 def _identity(value: Value) -> object:
@@ -239,16 +305,3 @@ def _signature(function: Closure) -> str:
 
 def dimension_text_of(parameter: s.Parameter) -> str:
     return parameter.span.source.text[parameter.span.start : parameter.span.end]
-
-
-def _at_call(error: CompileError, function: Closure, span: Span) -> CompileError:
-    """An error inside library code, shown at the user's call with the inner place as a note."""
-    d = error.diagnostic
-    if d.span is None or not d.span.source.name.startswith("library/"):
-        return error
-    notes = d.notes
-    if not isinstance(error, Failure):
-        notes = (Note(f"inside `{function.name}`", d.span), *notes)
-    return CompileError(
-        d.message, span, expected=d.expected, found=d.found, hint=d.hint, notes=notes
-    )

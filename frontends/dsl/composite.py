@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from weft.compiler import builder as b
-from weft.compiler.errors import CompileError
+from weft.compiler.errors import CompileError, Span
 from weft.compiler.graph import Graph, Node, make, substitute, topological
 from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.diagnostics import Misfit, and_list
 from weft.frontends.dsl.modules import Scope
 from weft.frontends.dsl.signatures import static_arguments
 from weft.frontends.dsl.values import Closure, Tensor, Value, describe, unlabelled
@@ -29,7 +30,13 @@ def wrap(
     for name, tensor in tensors.items():
         scope.values[name] = Tensor(formal[name], tensor.axes, tensor.classes)
     updates = dict(interpreter.updates)
-    result = interpreter.body(function.decl.body, scope)
+    try:
+        result = interpreter.body(function.decl.body, scope)
+    except Misfit as error:
+        known = {formal[name]: tensor for name, tensor in tensors.items()}
+        if isinstance(error.value, Tensor) and error.value.node in known:
+            error.about(known[error.value.node])
+        raise
     actual = {formal[name]: tensor.node for name, tensor in tensors.items()}
     changed = [k for k, v in interpreter.updates.items() if updates.get(k) is not v]
     if not isinstance(result, Tensor) or changed or not tensors or result.node in actual:
@@ -87,31 +94,33 @@ def _gradient(
     if captured:
         raise CompileError(
             f"`{function.name}` states its gradient, so it can use its arguments only",
-            clause.span,
+            s.part(clause.span, "gradient"),
         )
     scope = Scope(function.module, parent=body)
     cotangent = b.input_(f"{clause.parameter}'", result.type)
     scope.values[clause.parameter] = Tensor(cotangent, result.axes)
     value = interpreter.block(clause.body, scope)
     parts = list(value) if isinstance(value, tuple | list) else [value]
+    place, places = _places(clause, len(parts))
     if len(parts) != len(formal):
         raise CompileError(
             f"the gradient of `{function.name}` has one value for each tensor argument",
-            clause.span,
-            expected=f"{len(formal)}: {', '.join(formal)}",
-            found=f"{len(parts)}",
+            place,
+            expected=f"a gradient for {and_list(formal)}" if formal else "none",
+            found="1 value" if len(parts) == 1 else f"{len(parts)} values",
+            hint="separate them with commas: `g * y, g * x`" if len(formal) > 1 else None,
         )
     nodes = []
-    for part, (name, node) in zip(parts, formal.items(), strict=True):
+    for part, place, (name, node) in zip(parts, places, formal.items(), strict=True):
         tensor = part if isinstance(part, Tensor) else None
         if tensor is None and node.type.rank == 0:
-            tensor = interpreter.tensor(part, node.type.dtype, clause.span)
+            tensor = interpreter.tensor(part, node.type.dtype, place)
         if tensor is None:
             tensor = unlabelled(b.zeros(node.type)) if part == 0 else None
         if tensor is None or tensor.type != node.type:
             raise CompileError(
                 f"the gradient for `{name}` has another type than `{name}`",
-                clause.span,
+                place,
                 expected=str(node.type),
                 found=describe(part),
             )
@@ -119,3 +128,13 @@ def _gradient(
     return Graph(
         f"{function.name}_gradient", (*formal.values(), cotangent), tuple(nodes), tuple(formal)
     )
+
+
+def _places(clause: s.GradientClause, count: int) -> tuple[Span, list[Span]]:
+    """The place of what a gradient clause gives, and of each of its values."""
+    last = clause.body.statements[-1] if clause.body.statements else None
+    value = last.value if isinstance(last, s.ExprStatement) else None
+    whole = value.span if value is not None else s.part(clause.span, "gradient")
+    if isinstance(value, s.TupleExpr) and len(value.items) == count:
+        return whole, [item.span for item in value.items]
+    return whole, [whole] * count

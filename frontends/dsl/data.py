@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from weft.compiler import builder as b
-from weft.compiler.errors import CompileError, Note, RunError, did_you_mean, one_of
+from weft.compiler.errors import CompileError, Note, RunError, Span, did_you_mean, one_of
 from weft.compiler.graph import Graph, Node
 from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.program import DataSpec, Field
 from weft.compiler.types import DTYPES, I64, Dim, SymDim, TensorType
 from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.diagnostics import UnknownName, and_list
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Module, Scope
 from weft.frontends.dsl.registry import SEED, STEP
@@ -83,8 +84,8 @@ def elaborate_data(
         opened = provider.open(decl.name, source, arguments, options, split)
     except RunError as error:
         d = error.diagnostic
-        place = settings["source"].value.span
-        if "split" in settings and "split" in d.message:
+        place = _argument(settings["source"].value, d.message)
+        if "split" in settings and ("split" in d.message or "the part" in d.message):
             place = settings["split"].value.span
         raise CompileError(
             d.message, place, expected=d.expected, found=d.found, hint=d.hint, notes=d.notes
@@ -101,18 +102,20 @@ def elaborate_data(
                 f"the field `{declared.name}` is declared twice"
                 if twice
                 else f"a field can't be called `{declared.name}`",
-                declared.span,
-                hint="give it another name",
+                declared.name_span,
+                hint=None if twice else f"in `train`, it stands for {_meaning(declared.name)}",
             )
         field, node = _field(interpreter, module, declared, columns)
         fields.append(field)
         outputs[field.name] = node
     if not fields:
+        column, type = next(iter(opened.columns.items()))
+        shape = f"[{', '.join(map(str, type.shape))}]" if type.shape else ""
         raise CompileError(
             f"`{decl.name}` has no fields",
             decl.name_span,
-            expected="a line such as `x: f32[64] = features`",
-            found=f"columns {one_of(columns)}",
+            expected=f"a line such as `x: {type.dtype}{shape} = {column}`",
+            found=f"a source with the columns {and_list(columns)}",
         )
     prepare = Graph("prepare", tuple(columns.values()), tuple(outputs.values()), tuple(outputs))
     spec = DataSpec(decl.name, source, arguments, options, tuple(fields), prepare, split, decl.span)
@@ -125,22 +128,60 @@ def _source(
     call = setting.value
     if not isinstance(call, s.Call) or not isinstance(call.function, s.Name):
         raise CompileError(
-            "a source is a call",
+            "a source says how the data is stored, and where",
             call.span,
             expected='such as `embedded("digits")` or `csv("points.csv")`',
         )
     positional, options = [], {}
     for argument in call.arguments:
-        value = interpreter.evaluate(argument.value, scope)
+        value = _source_argument(interpreter, call.function.identifier, argument, scope)
         if not isinstance(value, bool | int | float | str):
             raise CompileError(
-                "a source takes texts and numbers", argument.span, found=describe(value)
+                "a source takes texts and numbers", argument.value.span, found=describe(value)
             )
         if argument.name is None:
             positional.append(value)
         else:
             options[argument.name] = value
     return call.function.identifier, tuple(positional), options
+
+
+def _source_argument(
+    interpreter: Interpreter, source: str, argument: s.Argument, scope: Scope
+) -> Value:
+    """The value of one argument of a source; a bare word is a text without its quotes."""
+    word = argument.value
+    if isinstance(word, s.Name):
+        found = scope.module.find(word.identifier)
+        if found is None or not isinstance(found[1], s.LetDecl):
+            raise CompileError(
+                "a source takes texts and numbers",
+                word.span,
+                found=f"`{word.identifier}` without quotes",
+                hint=f'write `{source}("{word.identifier}")`',
+            )
+    return interpreter.evaluate(word, scope)
+
+
+def _argument(call: s.Expression, message: str) -> Span:
+    """The argument of the source that a message names; else the whole source."""
+    arguments = call.arguments if isinstance(call, s.Call) else ()
+    for argument in arguments:
+        text = argument.value
+        if isinstance(text, s.String) and f"`{text.value}`" in message:
+            return text.span
+        if argument.name_span is not None and f"`{argument.name}`" in message:
+            return argument.name_span
+    return call.span
+
+
+def _meaning(name: str) -> str:
+    """What a reserved name stands for in `train`."""
+    if name in SPLITS:
+        return "a part of the data"
+    return {SEED: "the state of the random numbers", STEP: "the number of updates"}.get(
+        name, "the size of a batch"
+    )
 
 
 def _split(
@@ -161,7 +202,7 @@ def _split(
         if entry.name not in SPLITS:
             raise CompileError(
                 f"there is no part `{entry.name}`",
-                entry.span,
+                entry.name_span,
                 expected=one_of(SPLITS),
                 hint=did_you_mean(entry.name, SPLITS),
             )
@@ -177,7 +218,9 @@ def _split(
             )
         parts[entry.name] = value
     if "train" not in parts:
-        raise CompileError("the split has no part `train`", record.span)
+        raise CompileError(
+            "the split leaves nothing to train on", record.span, expected="a part `train`"
+        )
     return parts
 
 
@@ -191,16 +234,12 @@ def _field(
         scope.values[name] = Tensor(node, axes)
     try:
         value = interpreter.evaluate(declared.value, scope)
-    except CompileError as error:
-        d = error.diagnostic
-        if "is not defined" not in d.message:
-            raise
-        name = d.message.split("`")[1]
+    except UnknownName as error:
         raise CompileError(
-            f"the source has no column `{name}`",
-            d.span,
+            f"the source has no column `{error.name}`",
+            error.diagnostic.span,
             expected=one_of(columns),
-            hint=did_you_mean(name, columns) or d.hint,
+            hint=did_you_mean(error.name, columns),
         ) from None
     tensor = interpreter.tensor(value, registry.float_type, declared.value.span)
     base = declared.type.base
@@ -226,7 +265,7 @@ def _field(
     elif base in DTYPES:
         dtype = DTYPES[base]
     else:
-        raise unknown_type(declared.type)
+        raise unknown_type(declared.type, ("class", "float", *DTYPES))
     if tensor.type.shape != (registry.batch_size, *dims):
         whole_batch = tensor.type.shape[:1] == (registry.batch_size,)
         one = tensor.type.with_shape(tensor.type.shape[1:]) if whole_batch else tensor.type
@@ -238,7 +277,7 @@ def _field(
             notes=[Note(f"declared as `{type_text(declared.type)}`", declared.type.span)],
         )
     _each_alone(declared, tensor.node, columns, registry.batch_size)
-    field = Field(declared.name, TensorType(dtype, tuple(dims)), classes, declared.span)
+    field = Field(declared.name, TensorType(dtype, tuple(dims)), classes, declared.name_span)
     return field, b.cast(tensor.node, dtype)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from weft.compiler import builder as b
-from weft.compiler.errors import CompileError, Source, Span, did_you_mean, one_of
+from weft.compiler.errors import CompileError, Note, Source, Span, did_you_mean, one_of
 from weft.compiler.graph import Graph, Node, topological
 from weft.compiler.program import Experiment
 from weft.compiler.types import F32, DType, TensorType
@@ -18,6 +18,7 @@ from weft.frontends.dsl.builtins import BUILTINS
 from weft.frontends.dsl.data import DataProvider, elaborate_data
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Module, Scope, load_module
+from weft.frontends.dsl.names import check_names
 from weft.frontends.dsl.parser import parse_expression
 from weft.frontends.dsl.registry import Registry
 from weft.frontends.dsl.signatures import Given, assign
@@ -45,9 +46,7 @@ class Declarations:
         key = (id(declaration), name)
         if key not in self.values:
             if declaration in self.open:
-                raise CompileError(
-                    f"`{name}` is defined by itself", declaration.span, hint="break the circle"
-                )
+                raise _circle(name, self.open[self.open.index(declaration) :])
             self.open.append(declaration)
             try:
                 self.values[key] = self._make(interpreter, module, declaration, name)
@@ -93,25 +92,24 @@ class Declarations:
         function = interpreter.evaluate(call.function if isinstance(call, s.Call) else call, scope)
         if not isinstance(function, Closure) or function.kind != "layer":
             raise CompileError(
-                f"`{declaration.name}` is no layer with its settings",
+                f"the model `{declaration.name}` is not made of a layer",
                 call.span,
-                expected="`model name = layer(settings)`",
+                expected="a layer and its settings, such as `mlp(hidden = 64)`",
                 found=describe(function),
             )
         parameters = function.decl.parameters or ()
         settings: dict[str, Value] = {}
+        places: dict[str, Span] = {}
         if isinstance(call, s.Call):
             rest = [p for p in parameters if p.type is None or p.type.dims is None]
-            given = []
-            for a in call.arguments:
-                given.append(Given(a.name, interpreter.evaluate(a.value, scope), a.value.span))
-            bound = assign(function.name, rest, given, call.span)
+            bound = assign(function.name, rest, interpreter.arguments(call, scope), call.span)
             settings = {k: g.value for k, g in bound.items()}
+            places = {k: g.span for k, g in bound.items()}
         for name in [p.name for p in parameters]:
             if name in self.overrides and name not in module.declarations:
                 self.used.add(name)
                 settings[name] = self.overrides[name]
-        return Model(declaration.name, function, settings, declaration)
+        return Model(declaration.name, function, settings, declaration, places=places)
 
     def check_overrides(self, known: Sequence[str]) -> None:
         """An override that nothing took is a mistake."""
@@ -137,6 +135,7 @@ def elaborate(
     """
     module, unnamed = load_module(source, base)
     trains = [d for d in unnamed if isinstance(d, s.TrainDecl)]
+    end = len(source.text.rstrip())
     for other in unnamed:
         if isinstance(other, s.StudyDecl):
             raise CompileError(
@@ -147,9 +146,9 @@ def elaborate(
     if len(trains) != 1:
         raise CompileError(
             "the spec has no `train` block" if not trains else "the spec has two `train` blocks",
-            trains[1].span if trains else None,
+            s.part(trains[1].span, "train") if trains else Span(source, end, end),
             expected="one `train { ... }`",
-            found=f"`{source.name}`" if not trains else None,
+            notes=[Note("the first one", s.part(trains[0].span, "train"))] if trains else (),
         )
     declarations = Declarations(_evaluated(overrides or {}, module, provider), provider)
     registry = Registry()
@@ -159,6 +158,8 @@ def elaborate(
     train = Train(trains[0], module, registry, declarations, name, scalars)
     experiment = train.experiment()
     declarations.check_overrides(_overridable(module))
+    fields = experiment.data.fields if experiment.data is not None else ()
+    check_names(module, trains[0], [f.name for f in fields])
     return experiment
 
 
@@ -181,6 +182,23 @@ def _evaluated(
                 )
         values[name] = value
     return values
+
+
+def _circle(name: str, circle: Sequence[s.Declaration]) -> CompileError:
+    """The error for declarations that need each other, the first of them called `name`."""
+    places = [_name_of(d) for d in circle]
+    chain = [place.source.text[place.start : place.end] for place in places]
+    return CompileError(
+        f"`{name}` is defined by itself",
+        places[0],
+        hint=", which needs ".join(f"`{n}`" for n in (*chain, chain[0])).replace(", which", "", 1),
+    )
+
+
+def _name_of(declaration: s.Declaration) -> Span:
+    if isinstance(declaration, s.LetDecl):
+        return declaration.targets[0].span
+    return declaration.name_span if isinstance(declaration, s.Named) else declaration.span
 
 
 OVERRIDABLE = ("epochs", "steps", "seed", "precision")

@@ -42,7 +42,10 @@ def _list_item(value: list[Value] | tuple[Value, ...], items: list[Value], span:
     position = _static(item, span)
     if not -len(value) <= position < len(value):
         raise CompileError(
-            f"index {position} is outside the list", span, found=f"a list of {len(value)}"
+            f"index {position} is outside the list",
+            span,
+            expected=_range_text(len(value)),
+            found=f"a list of {len(value)}",
         )
     return value[position]
 
@@ -53,9 +56,8 @@ def _tensor_items(tensor: Tensor, items: list[Value], span: Span) -> Tensor:
         raise CompileError("an index has at most one `...`", span)
     given = len(items) - len(dots)
     if given > tensor.rank:
-        raise CompileError(
-            f"{given} indices for {tensor.rank} axes", span, found=shape_text(tensor)
-        )
+        count = "1 axis" if tensor.rank == 1 else f"{tensor.rank} axes"
+        raise CompileError(f"{given} indices for {count}", span, found=shape_text(tensor))
     everything: list[Value] = [slice(None)] * (tensor.rank - given)
     at = dots[0] if dots else len(items)
     full = [*items[:at], *everything, *items[at + len(dots) :]]
@@ -84,9 +86,17 @@ def _tensor_items(tensor: Tensor, items: list[Value], span: Span) -> Tensor:
 def _position(value: int, size: Dim, tensor: Tensor, span: Span) -> Dim:
     if isinstance(size, int) and not -size <= value < size:
         raise CompileError(
-            f"index {value} is outside an axis of size {size}", span, found=shape_text(tensor)
+            f"index {value} is outside an axis of size {size}",
+            span,
+            expected=_range_text(size),
+            found=shape_text(tensor),
+            hint="positions are counted from 0, or from the end: -1 is the last",
         )
     return value if value >= 0 else size + value
+
+
+def _range_text(size: int) -> str:
+    return f"from {-size} to {size - 1}" if size else "no index: it is empty"
 
 
 def _range(item: slice, size: Dim, tensor: Tensor, span: Span) -> tuple[Dim, Dim, int]:

@@ -18,6 +18,7 @@ from weft.compiler.types import DTYPES, DType, SymDim, TensorType
 from weft.frontends.dsl import calls, parameters
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.axes import align
+from weft.frontends.dsl.diagnostics import SameInEveryCall, UnknownName, not_a_tensor
 from weft.frontends.dsl.indexing import index
 from weft.frontends.dsl.modules import Module, Scope, library
 from weft.frontends.dsl.products import matmul
@@ -165,7 +166,7 @@ class Interpreter:
                     hint="convert the tensor with `float(x)`",
                 )
             return unlabelled(b.constant(value, like))
-        raise CompileError("a tensor or a number is needed here", span, found=describe(value))
+        raise not_a_tensor(value, span)
 
     def _name(self, e: s.Name, scope: Scope) -> Value:
         holder = scope.holder(e.identifier)
@@ -184,10 +185,8 @@ class Interpreter:
             return self.builtins[name]
         if name in DTYPES:
             return self.registry.float_type if name == "f32" else DTYPES[name]
-        known = [*scope.names(), *scope.module.names(), *library().names(), *self.builtins]
-        raise CompileError(
-            f"`{name}` is not defined", span, found=f"`{name}`", hint=did_you_mean(name, known)
-        )
+        known = [*scope.module.names(), *library().names(), *self.builtins]
+        raise UnknownName(name, span, scope.names(), known)
 
     def _declared(self, module: Module, declaration: s.Declaration, name: str) -> Value:
         if isinstance(declaration, tuple(KINDS)):
@@ -196,7 +195,7 @@ class Interpreter:
         return self.resolve_declaration(self, module, declaration, name)
 
     def _attribute(self, e: s.Attribute, scope: Scope) -> Value:
-        return self.attribute(self.evaluate(e.value, scope), e.name, e.span)
+        return self.attribute(self.evaluate(e.value, scope), e.name, e.name_span)
 
     def attribute(self, value: Value, name: str, span: Span) -> Value:
         known: list[str] = []
@@ -210,11 +209,11 @@ class Interpreter:
                 return value[name]
         elif isinstance(value, Splits):
             return value.attributes_of(name)
-        raise CompileError(
+        raise SameInEveryCall(
             f"{describe(value)} has no `{name}`",
             span,
             expected=one_of(known) if known else None,
-            hint=did_you_mean(name, known),
+            hint=did_you_mean(name, known) or _instead(value, name),
         )
 
     def _parameters(self, model: Model, which: str, span: Span) -> list[Tensor]:
@@ -223,7 +222,7 @@ class Interpreter:
             raise CompileError(
                 f"`{model.name}` has no parameters yet",
                 span,
-                hint=f"a model gets them when it is first called: use `{model.name}(x)` before",
+                hint=f"a model gets them in its first call: put `{model.name}(x)` before",
             )
         nodes = [self.read(n) for n in names]
         smallest = 2 if which == "weights" else 0
@@ -272,7 +271,11 @@ class Interpreter:
                 return Tensor(b.unary("not", value.node), value.axes)
             if isinstance(value, bool):
                 return not value
-            raise CompileError("`not` takes a bool", e.span, found=describe(value))
+            raise CompileError(
+                "`not` takes true or false, or a comparison of tensors",
+                e.operand.span,
+                found=describe(value),
+            )
         if isinstance(value, Quantity):
             return Quantity(-value.value, value.unit)
         dim = as_dim(value)
@@ -293,7 +296,8 @@ class Interpreter:
             result = self._static(e, left, right)
             if result is not NotImplemented:
                 return result
-        return self.elementwise(_TENSOR[e.op], left, right, e.span, f"`{e.op}`")
+        places = e.left.span, e.right.span
+        return self.elementwise(_TENSOR[e.op], left, right, e.span, f"`{e.op}`", places)
 
     def _without(self, e: s.Binary, left: Value, right: Value) -> Value:
         """The other operand of a parameter that its `when` leaves out, where that is neutral."""
@@ -313,6 +317,13 @@ class Interpreter:
                 return left
             return self.evaluate(e.right, scope)
         right = self.evaluate(e.right, scope)
+        for value, place in ((left, e.left.span), (right, e.right.span)):
+            if not isinstance(value, bool) and not _is_mask(value):
+                raise CompileError(
+                    f"`{e.op}` takes true or false, or comparisons of tensors",
+                    place,
+                    found=describe(value),
+                )
         return self.elementwise(e.op, left, right, e.span, f"`{e.op}`")
 
     def _static(self, e: s.Binary, left: Value, right: Value) -> Value:
@@ -340,7 +351,9 @@ class Interpreter:
         try:
             result = _STATIC[e.op](a, c)
         except ZeroDivisionError:
-            raise CompileError("division by zero", e.span) from None
+            raise CompileError(
+                "division by zero", e.span, found=f"{describe(right)} after `{e.op}`"
+            ) from None
         except (OverflowError, ValueError) as error:
             raise CompileError(f"this can't be computed: {error}", e.span) from None
         if isinstance(result, complex):
@@ -349,19 +362,34 @@ class Interpreter:
             raise CompileError("the number is too large", e.span, expected="less than 2^63")
         return result
 
-    def elementwise(self, op: str, left: Value, right: Value, span: Span, what: str) -> Tensor:
-        """A binary op of tensors or numbers, axes aligned by name."""
+    def elementwise(
+        self,
+        op: str,
+        left: Value,
+        right: Value,
+        span: Span,
+        what: str,
+        places: tuple[Span, Span] | None = None,
+    ) -> Tensor:
+        """A binary op of tensors or numbers, axes aligned by name; `places` of the operands."""
         float_type = self.registry.float_type
         like = next((v.type.dtype for v in (left, right) if isinstance(v, Tensor)), float_type)
-        a, c = self.tensor(left, like, span), self.tensor(right, like, span)
+        first, second = places or (span, span)
+        a, c = self.tensor(left, like, first), self.tensor(right, like, second)
         if a.type.dtype != c.type.dtype:
-            kinds = {a.type.dtype.kind, c.type.dtype.kind}
             raise CompileError(
                 f"{what} of two element types",
                 span,
                 expected="the same element type on both sides",
-                found=f"{shape_text(a)} and {shape_text(c)}",
-                hint="convert the whole numbers with `float(x)`" if len(kinds) > 1 else None,
+                found=f"{describe(left)} and {describe(right)}",
+                hint=_conversion(a.type.dtype, c.type.dtype),
+            )
+        if op == "divide" and a.type.dtype.kind in ("int", "uint"):
+            raise CompileError(
+                "`/` divides floating-point numbers",
+                span,
+                found=f"{describe(left)} and {describe(right)}",
+                hint="convert with `float(x)`, or write `//`, which rounds down",
             )
         a, c = align(a, c, what, span)
         return Tensor(binary(op, a.node, c.node), a.axes)
@@ -413,7 +441,7 @@ class Interpreter:
                 raise CompileError("this can't stand in a body", statement.span)
             value = handler(statement, scope)
             if value is not None and statement is not last:
-                raise CompileError(
+                raise SameInEveryCall(
                     "this value is not used",
                     statement.span,
                     expected="a name for it (`let a = ...`), or the value as the last line",
@@ -450,23 +478,36 @@ class Interpreter:
             holder = scope.holder(name)
             if holder is None:
                 known = list(scope.names())
-                raise CompileError(
+                raise SameInEveryCall(
                     f"`{name}` is not a local name",
                     target.span,
                     expected="a name that `let` declared before",
                     hint=did_you_mean(name, known) or f"declare it: `let {name} = ...`",
                 )
+            if self._is_state(name, scope):
+                raise SameInEveryCall(
+                    f"`=` does not update `{name}`",
+                    target.span,
+                    hint=f"write `{name} <- ...`, or declare another name with `let`",
+                )
             holder.values[name] = item
+
+    def _is_state(self, name: str, scope: Scope) -> bool:
+        state = self.registry.states.get(scope.states.get(name, ""))
+        return state is not None and (state.role == "buffer" or name == "theta")
 
     def _update(self, st: s.Update, scope: Scope) -> None:
         name = st.target.identifier
         qualified = scope.states.get(name)
         if qualified is None:
-            raise CompileError(
+            local = scope.holder(name) is not None
+            raise SameInEveryCall(
                 f"`{name}` is not a state",
                 st.target.span,
                 expected=one_of(scope.states) if scope.states else "a name declared by `state`",
-                hint=did_you_mean(name, scope.states) or "`=` gives a local name a new value",
+                hint="`=` gives a local name a new value"
+                if local
+                else did_you_mean(name, scope.states) or f"declare it: `state {name}: ... ~ zeros`",
             )
         value = self.evaluate(st.value, scope)
         type = self.registry.states[qualified].type
@@ -517,10 +558,11 @@ class Interpreter:
         first = Given(None, self.evaluate(e.value, scope), e.value.span)
         if isinstance(e.call, s.Call):
             function = self.evaluate(e.call.function, scope)
-            return self.call(function, [first, *self._arguments(e.call, scope)], e.call.span, scope)
+            return self.call(function, [first, *self.arguments(e.call, scope)], e.call.span, scope)
         return self.call(self.evaluate(e.call, scope), [first], e.call.span, scope)
 
-    def _arguments(self, e: s.Call, scope: Scope) -> list[Given]:
+    def arguments(self, e: s.Call, scope: Scope) -> list[Given]:
+        """The arguments of a call, evaluated."""
         given = []
         for argument in e.arguments:
             if isinstance(argument.value, s.Spread):
@@ -529,19 +571,27 @@ class Interpreter:
                 ]
             else:
                 value = self.evaluate(argument.value, scope)
-                given.append(Given(argument.name, value, argument.value.span))
+                given.append(Given(argument.name, value, argument.value.span, argument.name_span))
         return given
 
     def _call(self, e: s.Call, scope: Scope) -> Value:
         if isinstance(e.function, s.Attribute):
             owner = self.evaluate(e.function.value, scope)
             if isinstance(owner, Dataset):
-                given = self._arguments(e, scope)
+                if e.function.name != "batch":
+                    raise CompileError(
+                        f"the data `{owner.name}` has no `{e.function.name}`",
+                        e.function.name_span,
+                        expected="`batch(size)`",
+                        hint=did_you_mean(e.function.name, ["batch"]),
+                    )
+                given = self.arguments(e, scope)
                 known = [s.Parameter(p, None, None, span=e.span) for p in _BATCH]
-                bound = assign(e.function.name, known, given, e.span)
-                return owner.method(e.function.name, {k: g.value for k, g in bound.items()}, e.span)
+                bound = assign("batch", known, given, e.span)
+                values = {k: g.value for k, g in bound.items()}
+                return owner.batch(values, {k: g.span for k, g in bound.items()}, e.span)
         function = self.evaluate(e.function, scope)
-        return self.call(function, self._arguments(e, scope), e.span, scope)
+        return self.call(function, self.arguments(e, scope), e.span, scope)
 
     def call(
         self, function: Value, given: list[Given], span: Span, scope: Scope | None = None
@@ -561,6 +611,26 @@ class Lazy:
 
     def __call__(self) -> Value:
         return self._make()
+
+
+def _is_mask(value: Value) -> bool:
+    return isinstance(value, Tensor) and value.type.dtype.kind == "bool"
+
+
+def _conversion(a: DType, c: DType) -> str | None:
+    """How two element types come together."""
+    if "bool" in (a.kind, c.kind):
+        return "convert the comparison with `float(...)`, or choose with `where(condition, a, b)`"
+    return "convert the whole numbers with `float(x)`" if a.kind != c.kind else None
+
+
+def _instead(value: Value, name: str) -> str | None:
+    """What is written in place of an attribute."""
+    if isinstance(value, Tensor) and name in ("shape", "size", "rank", "T"):
+        return "`transpose(x)`" if name == "T" else f"write `{name}(x)`"
+    if isinstance(value, Tensor):
+        return f"functions stand before their arguments: `{name}(x)`, or `x |> {name}`"
+    return None
 
 
 def _sizes(value: Value) -> Value:

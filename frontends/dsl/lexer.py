@@ -201,7 +201,9 @@ def _slip(source: Source, offset: int, piece: str) -> CompileError:
         hint = "names are made of the letters a to z, digits and `_`"
     if piece.isprintable() and not piece.isspace():
         return CompileError(f"`{piece}` is not in the language", span, hint=hint)
-    return CompileError(f"unexpected character U+{ord(piece):04X}", span, hint=hint)
+    return CompileError(
+        f"unexpected character U+{ord(piece):04X}", span, hint=hint or "a spec is plain text"
+    )
 
 
 class _Reader:
@@ -340,7 +342,9 @@ class _Reader:
     def _close(self, token: Token) -> CompileError | None:
         span = Span(self.source, token.start, token.end)
         if not self.open:
-            return CompileError(f"`{token.text}` closes nothing", span)
+            pair = next(opener for opener, closer in CLOSERS.items() if closer == token.text)
+            hint = f"take it away, or write the `{pair}` that it closes"
+            return CompileError(f"`{token.text}` closes nothing", span, hint=hint)
         opener = self.open[-1].token
         wanted = CLOSERS[opener.text]
         if token.text != wanted:

@@ -5,8 +5,9 @@ scope of the body -> its file -> the files it imports -> the library -> the buil
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
@@ -101,30 +102,54 @@ def _load(
 
 def _import(declaration: s.Import, base: Path | None, chain: tuple[Path, ...]) -> Module:
     path = ((base or Path()) / declaration.path).resolve()
+    place = declaration.path_span
     if path in chain:
         raise CompileError(
-            f"`{declaration.path}` imports itself",
-            declaration.path_span,
-            hint="move what both files need into a third one",
+            f"`{path.name}` is imported by what it imports",
+            place,
+            found=_imports([p.name for p in (*chain[chain.index(path) :], path)]),
+            hint="move what the files share into one that imports neither",
         )
     if not path.is_file():
         folder = path.parent
         nearby = [f.name for f in folder.glob("*.weft")] if folder.is_dir() else []
         raise CompileError(
             f"there is no file `{declaration.path}`",
-            declaration.path_span,
+            place,
             expected="a path relative to this file",
             found=None if folder.is_dir() else f"no folder `{folder.name}`",
             hint=did_you_mean(path.name, nearby),
         )
-    module, unnamed = _load(read_source(path), path.parent, (*chain, path))
+    try:
+        module, unnamed = _load(_read(path, declaration), path.parent, (*chain, path))
+    except CompileError as error:
+        d = error.diagnostic
+        if d.span is None:
+            error.diagnostic = replace(d, span=place)
+        else:
+            error.diagnostic = replace(d, notes=(*d.notes, Note("imported here", place)))
+        raise
     for other in unnamed:
+        keyword = "train" if isinstance(other, s.TrainDecl) else "study"
         raise CompileError(
-            "an imported file only declares names; `train` and `study` belong to the spec itself",
-            declaration.path_span,
-            notes=[Note("here", Span(other.span.source, other.span.start, other.span.start + 5))],
+            f"an imported file has no `{keyword}`: that belongs to the spec itself",
+            place,
+            hint="move the declarations that both need into a file of their own",
+            notes=[Note("it is here", s.part(other.span, keyword))],
         )
     return module
+
+
+def _imports(names: list[str]) -> str:
+    """`a` imports `b`, which imports `a`."""
+    first, *rest = [f"`{name}`" for name in names]
+    return f"{first} imports {', which imports '.join(rest)}"
+
+
+def _read(path: Path, declaration: s.Import) -> Source:
+    """The imported file, named as seen from where the importing one is named."""
+    importer = Path(declaration.span.source.name)
+    return Source(os.path.normpath(importer.parent / declaration.path), read_source(path).text)
 
 
 def _declare(module: Module, name: str, declaration: s.Declaration, span: Span) -> None:
@@ -133,9 +158,15 @@ def _declare(module: Module, name: str, declaration: s.Declaration, span: Span) 
             f"`{name}` is declared twice",
             span,
             hint="give one of them another name",
-            notes=[Note("first declared here", module.declarations[name].span)],
+            notes=[Note("first declared here", _name_of(module.declarations[name], name))],
         )
     module.declarations[name] = declaration
+
+
+def _name_of(declaration: s.Declaration, name: str) -> Span:
+    if isinstance(declaration, s.LetDecl):
+        return next(t.span for t in declaration.targets if t.identifier == name)
+    return declaration.name_span if isinstance(declaration, s.Named) else declaration.span
 
 
 @dataclass(eq=False)

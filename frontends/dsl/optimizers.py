@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weft.compiler import builder as b
-from weft.compiler.errors import CompileError, Span
+from weft.compiler.errors import CompileError, Note, Span
 from weft.compiler.graph import Graph, Node, substitute, topological
 from weft.compiler.program import Optimizer, State, Update
 from weft.compiler.types import TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import BUILTINS
-from weft.frontends.dsl.calls import bind
+from weft.frontends.dsl.calls import bind, inside
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Frame
 from weft.frontends.dsl.registry import STEP, Registry
-from weft.frontends.dsl.signatures import Given
+from weft.frontends.dsl.signatures import filled
 from weft.frontends.dsl.values import (
     Closure,
     Label,
@@ -77,13 +77,15 @@ def clock(interpreter: Interpreter) -> dict[str, Value]:
 
 def _schedule(interpreter: Interpreter, partial: Partial, span: Span) -> Value:
     """A schedule's value at the current step: a scalar."""
-    given = [Given(n, v, span) for n, v in partial.arguments.items()]
-    scope, _, values = bind(interpreter, partial.function, given, span, None)
-    for name, value in clock(interpreter).items():
-        scope.values.setdefault(name, value)
-    for name, value in values.items():
-        scope.values[name] = resolve(interpreter, value, span)
-    value = interpreter.body(partial.function.decl.body, scope)
+    given = filled(partial, span)
+    with inside(interpreter, partial.function, given, span):
+        scope, _, values = bind(interpreter, partial.function, given, span, None)
+        for name, value in clock(interpreter).items():
+            scope.values.setdefault(name, value)
+        for name, value in values.items():
+            place = partial.places.get(name, span)
+            scope.values[name] = resolve(interpreter, value, place)
+        value = interpreter.body(partial.function.decl.body, scope)
     if not isinstance(value, int | float) and not (isinstance(value, Tensor) and not value.rank):
         raise CompileError(
             f"the schedule `{partial.function.name}` gives no number",
@@ -118,22 +120,23 @@ def _update(partial: Partial, outer: Interpreter, type: TensorType, span: Span) 
     labels = tuple(Label(f"axis{i}") for i in range(type.rank))
     decl = s.ModelDecl(THETA, s.Name(THETA, span=span), span=span, name_span=span)
     frame = Frame(Model(THETA, function, {}, decl), "slot", "slot")
-    given = [Given(n, v, span) for n, v in partial.arguments.items()]
-    inner.site = span
-    scope, _, values = bind(inner, function, given, span, frame)
-    for name, value in clock(inner).items():
-        scope.values.setdefault(name, value)
-    for name, value in values.items():
-        scope.values[name] = resolve(inner, value, span)
-    scope.values[THETA] = Tensor(theta, labels)
-    scope.values[GRAD] = Tensor(grad, labels)
-    scope.states[THETA] = THETA
-    inner.body(function.decl.body, scope)
+    given = filled(partial, span)
+    with inside(inner, function, given, span):
+        scope, _, values = bind(inner, function, given, span, frame)
+        for name, value in clock(inner).items():
+            scope.values.setdefault(name, value)
+        for name, value in values.items():
+            scope.values[name] = resolve(inner, value, partial.places.get(name, span))
+        scope.values[THETA] = Tensor(theta, labels)
+        scope.values[GRAD] = Tensor(grad, labels)
+        scope.states[THETA] = THETA
+        inner.body(function.decl.body, scope)
     if THETA not in inner.updates:
         raise CompileError(
             f"the optimiser `{function.name}` never updates `theta`",
-            span,
+            function.decl.name_span,
             expected="a line such as `theta <- theta - lr * grad`",
+            notes=[Note("used here", span)],
         )
     slots = [n for n, state in registry.states.items() if state.role == "buffer"]
     outputs = {THETA: inner.updates[THETA]}

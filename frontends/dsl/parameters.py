@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Span
-from weft.compiler.graph import Node, locate
+from weft.compiler.graph import Node, locate, topological
 from weft.compiler.program import State
-from weft.compiler.types import DTYPES, TensorType
+from weft.compiler.types import DTYPES, SymDim, TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.axes import align
+from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit
 from weft.frontends.dsl.modules import Scope
-from weft.frontends.dsl.registry import fans, static_sizes
-from weft.frontends.dsl.signatures import Given, dimension_text, unknown_type
+from weft.frontends.dsl.registry import SEED, fans, static_sizes
+from weft.frontends.dsl.signatures import Given, unknown_type
 from weft.frontends.dsl.values import (
     ABSENT,
     Axis,
@@ -38,11 +39,19 @@ if TYPE_CHECKING:
 
 def declare(interpreter: Interpreter, st: s.Param | s.StateDecl, scope: Scope, role: str) -> None:
     frame = scope.frame
+    keyword = "param" if role == "parameter" else "state"
+    place = s.part(st.span, keyword)
     if frame is None:
-        raise CompileError(
-            f"a `{'param' if role == 'parameter' else 'state'}` lives in a layer",
-            st.span,
-            hint="declare the function with `layer`",
+        raise SameInEveryCall(
+            f"a `{keyword}` lives in a layer",
+            place,
+            hint="declare the function with `layer`, and call it from a layer or a model",
+        )
+    if role == "parameter" and frame.model.function.kind == "optimizer":
+        raise SameInEveryCall(
+            "an optimiser has no parameters of its own",
+            place,
+            hint="what it remembers from step to step is a `state`",
         )
     if st.condition is not None:
         condition = interpreter.evaluate(st.condition, scope)
@@ -53,21 +62,20 @@ def declare(interpreter: Interpreter, st: s.Param | s.StateDecl, scope: Scope, r
         if not condition:
             scope.values[st.name] = ABSENT
             return
+    if st.name in scope.states:
+        raise SameInEveryCall(
+            f"`{st.name}` is declared twice in this body",
+            st.name_span,
+            hint="choose another name; in a loop, call a layer that declares it",
+        )
     type, labels = _declared_type(interpreter, st, scope)
     name = f"{frame.path}.{st.name}"
     if name not in frame.model.states:
         frame.model.states.append(name)
     initial = _initial_value(interpreter, st.init, scope, type, name)
     place = interpreter.site or st.span
+    _warn_of_ties(interpreter, st, name, type, initial, role)
     node = interpreter.registry.add(State(name, type, role, initial, place))
-    if role == "parameter" and type.rank >= 2 and _constant(initial):
-        interpreter.registry.warn(
-            f"the weights `{name}` all start with the same value",
-            place,
-            found=f"`~ {dimension_text(st.init)}`",
-            expected="a draw, such as `glorot_uniform`",
-            hint="equal weights get equal gradients, so their units stay copies of each other",
-        )
     scope.states[st.name] = name
     scope.values[st.name] = Tensor(interpreter.current.get(name, node), labels)
 
@@ -80,8 +88,10 @@ def _declared_type(
             holder = scope.holder("theta")
             theta = holder.values["theta"] if holder else unlabelled(b.zeros(interpreter.slot_type))
             return interpreter.slot_type, theta.axes
-        raise CompileError(
-            f"`{st.name}` needs a type", st.span, expected="a type such as `float[units]`"
+        raise SameInEveryCall(
+            f"`{st.name}` needs a type",
+            st.name_span,
+            expected=f"such as `{st.name}: float[units]`",
         )
     base = st.type.base
     if base not in ("float", *DTYPES):
@@ -97,11 +107,14 @@ def _declared_type(
         value = interpreter.evaluate(expression, scope)
         dim = as_dim(value)
         if dim is None or (isinstance(dim, int) and dim < 1):
-            raise CompileError(
+            raise misfit(
+                value,
                 "a dimension is a positive whole number",
                 expression.span,
                 found=describe(value),
             )
+        if isinstance(dim, SymDim):
+            static_sizes((dim,), st.name, expression.span)
         dims.append(dim)
         label = value.label if isinstance(value, Axis) else None
         if label is None and isinstance(expression, s.Name):
@@ -119,18 +132,36 @@ def _initial_value(
     with _drawing(interpreter, type, name):
         value = interpreter.evaluate(e, inner)
         tensor = interpreter.tensor(value, type.dtype, e.span)
+        _check_known(interpreter, tensor, value, e.span, name)
+        if tensor.rank == type.rank and tensor.type.shape != type.shape:
+            raise misfit(
+                value,
+                f"the initial value of `{name.rpartition('.')[2]}` has another shape",
+                e.span,
+                expected=str(type),
+                found=shape_text(tensor),
+            )
         whole = Tensor(b.zeros(type), (None,) * type.rank)
         if tensor.type.dtype != type.dtype:
             tensor = Tensor(b.cast(tensor.node, type.dtype), tensor.axes)
-        wide, tensor = align(whole, tensor, "`~`", e.span)
-    if wide.type.shape != type.shape:
-        raise CompileError(
-            f"the initial value of `{name}` has another shape",
-            e.span,
-            expected=str(type),
-            found=shape_text(tensor),
-        )
+        _, tensor = align(whole, tensor, "`~`", e.span)
     return locate(tensor.node, interpreter.site or e.span)
+
+
+def _check_known(
+    interpreter: Interpreter, tensor: Tensor, value: Value, span: Span, name: str
+) -> None:
+    """Initial values come before the first batch: from the seed, a slot's also from `theta`."""
+    inputs = interpreter.registry.inputs
+    known = [inputs[SEED], *([inputs["theta"]] if interpreter.slot_type is not None else [])]
+    if any(n.op.name == "input" and n not in known for n in topological([tensor.node])):
+        raise misfit(
+            value,
+            f"the initial value of `{name.rpartition('.')[2]}` depends on a tensor",
+            span,
+            expected="a value that is known before the first batch, such as `zeros` or a draw",
+            found=describe(value),
+        )
 
 
 @contextmanager
@@ -167,7 +198,29 @@ def draw_name(interpreter: Interpreter, kind: str) -> str:
     return key if count == 1 else f"{key}_{count}"
 
 
-def _constant(node: Node) -> bool:
+def _warn_of_ties(
+    interpreter: Interpreter,
+    st: s.Param | s.StateDecl,
+    name: str,
+    type: TensorType,
+    initial: Node,
+    role: str,
+) -> None:
+    """Warn of weights that start equal: the units they lead to could never become different."""
+    value = _constant(initial)
+    if role != "parameter" or type.rank < 2 or value is None:
+        return
+    interpreter.registry.warn(
+        f"the weights `{name}` all start at {value:g}",
+        interpreter.site or st.init.span,
+        expected="a draw, such as `glorot_uniform` or `he_normal`",
+        hint="units with equal weights get equal gradients and stay copies of each other"
+        + ("" if value else ", and weights of 0 pass no gradient back"),
+    )
+
+
+def _constant(node: Node) -> float | None:
+    """The one value of all elements, where there is one."""
     while node.op.name == "broadcast_in_dim":
         node = node.inputs[0]
-    return node.op.name == "constant"
+    return float(node.attributes["value"]) if node.op.name == "constant" else None

@@ -26,6 +26,7 @@ def matmul(left: Tensor, right: Tensor, span: Span) -> Tensor:
             expected=f"{left.type.shape[-1]} in the second operand's "
             f"{'second-last' if right.rank > 1 else 'only'} axis",
             found=shown,
+            hint=_transposed(left, right),
         )
     a, c = left.axes[-1], right.axes[inner]
     if a is not None and c is not None and a is not c:
@@ -51,3 +52,10 @@ def matmul(left: Tensor, right: Tensor, span: Span) -> Tensor:
     node = b.dot_general(left.node, right.node, ((lead + 1,), (lead,)), (outer, outer))
     axes = tuple(m or n for m, n in zip(left.axes[:-1], (*right.axes[:-2], None), strict=True))
     return Tensor(node, (*axes, right.axes[-1]))
+
+
+def _transposed(left: Tensor, right: Tensor) -> str | None:
+    """A hint where the product would do with one operand turned."""
+    if right.rank == 2 and right.type.shape[1] == left.type.shape[-1]:
+        return "the second operand turned fits: `x @ transpose(w)`"
+    return None

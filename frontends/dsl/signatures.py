@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from weft.compiler.errors import CompileError, Note, Span, did_you_mean, one_of
 from weft.compiler.types import DTYPES, Dim, DType
 from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit, unknown_argument
+from weft.frontends.dsl.elsewhere import TYPES, elsewhere
 from weft.frontends.dsl.modules import Scope
 from weft.frontends.dsl.values import (
     Axis,
@@ -40,6 +42,18 @@ class Given:
     name: str | None
     value: Value
     span: Span
+    name_span: Span | None = None
+
+    @property
+    def key_span(self) -> Span:
+        """The place of the keyword, or of the value where there is none."""
+        return self.name_span or self.span
+
+
+def filled(partial: Partial, span: Span) -> list[Given]:
+    """The arguments that a function has so far; `span` where their places are unknown."""
+    places = partial.places
+    return [Given(n, v, places.get(n, span)) for n, v in partial.arguments.items()]
 
 
 def assign(
@@ -53,27 +67,21 @@ def assign(
         key = given.name
         if key is None:
             if position >= len(known):
-                raise CompileError(
+                raise SameInEveryCall(
                     f"`{name}` takes {_count(len(known))}, and this is one more",
                     given.span,
-                    expected=f"at most {_count(len(known))}: {one_of(known)}" if known else None,
+                    expected=f"`{name}({', '.join(known)})`",
                     found=describe(given.value),
                 )
             key = known[position]
             position += 1
         elif key not in known:
-            raise CompileError(
-                f"`{name}` has no argument `{key}`",
-                given.span,
-                expected=one_of(known),
-                found=f"`{key}`",
-                hint=did_you_mean(key, known),
-            )
+            raise unknown_argument(name, key, known, given.key_span)
         if key in bound:
-            raise CompileError(
+            raise SameInEveryCall(
                 f"`{name}` is given `{key}` twice",
-                given.span,
-                notes=[Note("first given here", bound[key].span)],
+                given.key_span,
+                notes=[Note("first given here", bound[key].key_span)],
             )
         bound[key] = given
     return bound
@@ -135,30 +143,51 @@ class Binding:
             "function": "a function",
             "list": "a list",
         }[type.base]
-        raise self._mismatch(parameter, wanted, describe(value), span)
+        hint = None
+        if isinstance(value, Quantity) and type.base in ("int", "float"):
+            hint = "leave the unit out"
+        if type.base == "duration" and is_number(value):
+            hint = "say of what: a duration has a unit"
+        raise self._mismatch(value, parameter, wanted, describe(value), span, hint)
 
     def _mismatch(
-        self, parameter: s.Parameter, expected: str, found: str, span: Span, hint: str | None = None
+        self,
+        value: Value,
+        parameter: s.Parameter,
+        expected: str,
+        found: str,
+        span: Span,
+        hint: str | None = None,
     ) -> CompileError:
-        return CompileError(
+        notes = []
+        if not self.scope.module.is_library:
+            notes.append(Note(f"`{parameter.name}` is declared here", parameter.span))
+        return misfit(
+            value,
             f"`{self.function}` can't take this as `{parameter.name}`",
             span,
             expected=expected,
             found=found,
             hint=hint,
+            notes=notes,
+            refuser=self.function,
         )
 
     def _tensor(self, parameter: s.Parameter, type: s.TypeExpr, value: Value, span: Span) -> Value:
         wanted = type_text(type)
         if not isinstance(value, Tensor):
-            raise self._mismatch(parameter, f"a tensor {wanted}", describe(value), span)
+            hint = f"call it: `{value.name}(...)`" if isinstance(value, Closure | Model) else None
+            found = describe(value)
+            raise self._mismatch(value, parameter, f"a tensor {wanted}", found, span, hint)
         if type.base == "class":
             return self._label(parameter, type, value, span)
         if not self._fits(type.base, value.type.dtype):
             hint = None
             if type.base == "float" or type.base.startswith(("f", "bf")):
                 hint = "convert it with `float(x)`"
-            raise self._mismatch(parameter, wanted, shape_text(value), span, hint)
+                if value.classes is not None:
+                    hint = "`one_hot(y)` makes vectors of labels; are the arguments in order?"
+            raise self._mismatch(value, parameter, wanted, shape_text(value), span, hint)
         if type.dims is None:
             return value
         return self._match_dims(parameter, type, type.dims, value, span)
@@ -166,6 +195,7 @@ class Binding:
     def _label(self, parameter: s.Parameter, type: s.TypeExpr, value: Tensor, span: Span) -> Value:
         if value.classes is None:
             raise self._mismatch(
+                value,
                 parameter,
                 "a class label",
                 shape_text(value),
@@ -196,11 +226,11 @@ class Binding:
             raise CompileError("a type has at most one `...`", dims[spreads[1]].span)
         fixed = len(dims) - len(spreads)
         if value.rank < fixed or (not spreads and value.rank != fixed):
-            axes = "1 axis" if fixed == 1 else f"{fixed} axes"
             raise self._mismatch(
+                value,
                 parameter,
-                f"{type_text(type)}, {'at least ' if spreads else ''}{axes}",
-                f"{shape_text(value)}, {value.rank}",
+                f"{type_text(type)}, {'at least ' if spreads else ''}{_axes(fixed)}",
+                f"{shape_text(value)}, {_axes(value.rank)}",
                 span,
             )
         head = spreads[0] if spreads else len(dims)
@@ -240,13 +270,12 @@ class Binding:
             sizes = [value.type.shape[i] for i in middle]
             if [a.size for a in axes] != sizes:
                 raise self._mismatch(
+                    value,
                     parameter,
-                    f"`...{spread.name}` = {[a.size for a in axes]}, as bound before",
+                    f"{_list([a.size for a in axes])}, the `...{spread.name}` of what came before",
                     shape_text(value),
                     span,
-                    "drop an axis of size 1 with an index: `x[..., 0]`"
-                    if 1 in (*sizes, *(a.size for a in axes))
-                    else None,
+                    _stretch_hint([a.size for a in axes], sizes),
                 )
         for axis, place in zip(axes, middle, strict=True):
             self._remember(axis.label, value.axes[place])
@@ -273,10 +302,11 @@ class Binding:
             raise CompileError("a dimension is a whole number", dim.span, found=describe(known))
         if expected != size:
             text = dimension_text(dim)
-            named = f"`{text}` = {expected}" if text != str(expected) else f"{expected}"
+            named = f" with `{text}` = {expected}" if text != str(expected) else ""
             raise self._mismatch(
+                value,
                 parameter,
-                f"{type_text(parameter.type)} with {named}" if parameter.type else named,
+                f"{type_text(parameter.type)}{named}" if parameter.type else f"{expected}",
                 f"{size} in {shape_text(value)}",
                 span,
             )
@@ -318,14 +348,35 @@ class Binding:
         return value
 
 
-def unknown_type(type: s.TypeExpr) -> CompileError:
-    known = [*dict.fromkeys((*STATIC_TYPES, *TENSOR_TYPES))]
-    return CompileError(
+def unknown_type(type: s.TypeExpr, known: Sequence[str] = ()) -> CompileError:
+    """The error for a type that is none of `known`."""
+    expected = one_of(known)
+    if not known:
+        known = [*dict.fromkeys((*STATIC_TYPES, *TENSOR_TYPES))]
+        static = ", ".join(f"`{name}`" for name in STATIC_TYPES)
+        expected = f"{static}, `class` or an exact type such as `f32`"
+    other = elsewhere(type.base, TYPES)
+    return SameInEveryCall(
         f"there is no type `{type.base}`",
-        type.span,
-        expected=one_of(known),
-        hint=did_you_mean(type.base, known),
+        Span(type.span.source, type.span.start, type.span.start + len(type.base)),
+        expected=expected,
+        hint=f"here it is called `{other}`" if other in known else did_you_mean(type.base, known),
     )
+
+
+def _stretch_hint(before: Sequence[Dim], sizes: Sequence[Dim]) -> str | None:
+    """What to do about an axis of size 1 that only one of two shapes has."""
+    if 1 in before and 1 not in sizes:
+        return "drop the axis of size 1 of what came before with an index: `x[..., 0]`"
+    return "drop an axis of size 1 with an index: `x[..., 0]`" if 1 in sizes else None
+
+
+def _axes(count: int) -> str:
+    return "1 axis" if count == 1 else f"{count} axes"
+
+
+def _list(sizes: Sequence[Dim]) -> str:
+    return f"[{', '.join(map(str, sizes))}]"
 
 
 def dimension_text(dim: s.Expression) -> str:

@@ -100,6 +100,10 @@ class Attribute(Expression):
     value: Expression
     name: str
 
+    @property
+    def name_span(self) -> Span:
+        return Span(self.span.source, self.span.end - len(self.name), self.span.end)
+
 
 @dataclass(frozen=True, slots=True)
 class Argument(Node):
@@ -107,6 +111,10 @@ class Argument(Node):
 
     name: str | None
     value: Expression
+
+    @property
+    def name_span(self) -> Span | None:
+        return None if self.name is None else part(self.span, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +155,10 @@ class Entry(Node):
 
     name: str
     value: Expression
+
+    @property
+    def name_span(self) -> Span:
+        return part(self.span, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +249,10 @@ class Parameter(Node):
     type: TypeExpr | None
     default: Expression | None
 
+    @property
+    def name_span(self) -> Span:
+        return part(self.span, self.name)
+
 
 # ---- statements ---------------------------------------------------------------------------------
 
@@ -281,6 +297,10 @@ class Param(Statement):
     init: Expression
     condition: Expression | None
 
+    @property
+    def name_span(self) -> Span:
+        return part(self.span, self.name, len("param"))
+
 
 @dataclass(frozen=True, slots=True)
 class StateDecl(Statement):
@@ -290,6 +310,10 @@ class StateDecl(Statement):
     type: TypeExpr | None
     init: Expression
     condition: Expression | None
+
+    @property
+    def name_span(self) -> Span:
+        return part(self.span, self.name, len("state"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +353,10 @@ class FieldDecl(Statement):
     name: str
     type: TypeExpr
     value: Expression
+
+    @property
+    def name_span(self) -> Span:
+        return part(self.span, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,6 +480,12 @@ class File(Node):
 
     declarations: tuple[Declaration, ...]
     doc: str = field(default="", compare=False, repr=False, kw_only=True)
+
+
+def part(span: Span, text: str, skip: int = 0) -> Span:
+    """The place of a node's name, the first `text` after `skip` characters of its span."""
+    start = span.source.text.find(text, span.start + skip, span.end)
+    return span if start < 0 else Span(span.source, start, start + len(text))
 
 
 def children(node: Node) -> Iterator[Node]:

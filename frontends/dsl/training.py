@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Note, Span, did_you_mean, one_of
+from weft.compiler.gradient import flowing
 from weft.compiler.graph import Node, topological
 from weft.compiler.program import EarlyStop, Experiment, Forward, Objective, Settings
-from weft.compiler.types import BF16, F16, F32, F64, DType, TensorType
+from weft.compiler.types import BF16, F16, F32, F64, DType, TensorType, symbol
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import BUILTINS
-from weft.frontends.dsl.data import field_tensor
+from weft.frontends.dsl.data import SPLITS, field_tensor
+from weft.frontends.dsl.diagnostics import UnknownName, unknown_argument
+from weft.frontends.dsl.elsewhere import SETTINGS, TYPES, elsewhere
 from weft.frontends.dsl.interpreter import Interpreter, Lazy
 from weft.frontends.dsl.modules import Module, Scope
 from weft.frontends.dsl.optimizers import optimizer
@@ -26,6 +29,7 @@ from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.values import (
     Axis,
     Batches,
+    Builtin,
     Closure,
     Metric,
     Model,
@@ -74,7 +78,8 @@ class Train:
                 f"`train` has no setting `{setting.key}`",
                 setting.key_span,
                 expected=one_of(KEYS),
-                hint=did_you_mean(setting.key, KEYS)
+                hint=elsewhere(setting.key, SETTINGS)
+                or did_you_mean(setting.key, KEYS)
                 or f"name a value with `let {setting.key} = ...`",
             )
         if setting.key in self.keys:
@@ -106,27 +111,28 @@ class Train:
         if isinstance(value, Quantity) and value.unit in (key, key.rstrip("s")):
             value = value.value
         if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+            other = value.unit if isinstance(value, Quantity) else ""
             raise CompileError(
                 f"`{key}` is a whole number, at least {smallest}",
                 self._place(key),
                 found=describe(value),
+                hint=f"write `{other} = {value.value}`" if other in ("epochs", "steps") else None,
             )
         return value
 
     def precision(self) -> DType:
         if "precision" not in self.keys and "precision" not in self.overrides:
             return F32
-        value = self.static("precision")
+        try:
+            value = self.static("precision")
+        except UnknownName as error:
+            raise _no_precision(error.diagnostic.span, f"`{error.name}`", error.name) from None
         if isinstance(value, str) and value in PRECISIONS:
             return PRECISIONS[value]
         if isinstance(value, DType) and value in PRECISIONS.values():
             return value
-        raise CompileError(
-            "`precision` is a floating type",
-            self._place("precision"),
-            expected=one_of(PRECISIONS),
-            found=describe(value),
-        )
+        text = value if isinstance(value, str) else ""
+        raise _no_precision(self._place("precision"), describe(value), text)
 
     def batches(self) -> Batches:
         if "data" not in self.keys:
@@ -235,6 +241,15 @@ class Train:
             and call.function.identifier == "early"
         ):
             raise CompileError("`stop` is a rule for stopping", call.span, expected=wanted)
+        for part in (n for n in s.walk(call) if isinstance(n, s.Attribute)):
+            owner = part.value.identifier if isinstance(part.value, s.Name) else ""
+            if owner in SPLITS and owner not in batches.dataset.examples:
+                raise CompileError(
+                    f"the data has no part `{owner}`",
+                    part.value.span,
+                    expected=one_of(batches.dataset.examples),
+                    hint=f"divide it in `data`: `split = {{ train: 80%, {owner}: 20% }}`",
+                )
         interpreter = Interpreter(self.registry, BUILTINS, resolve=self.resolve)
         names: dict[str, Value] = {p: Splits(p) for p in batches.dataset.examples}
         scope = Scope(self.module, names)
@@ -242,12 +257,8 @@ class Train:
         for i, argument in enumerate(call.arguments):
             key = argument.name or ("metric", "patience", "mode")[min(i, 2)]
             if key not in ("metric", "patience", "mode"):
-                raise CompileError(
-                    f"`early` has no argument `{key}`",
-                    argument.span,
-                    expected="`metric`, `patience` or `mode`",
-                    hint=did_you_mean(key, ["metric", "patience", "mode"]),
-                )
+                place = argument.name_span or argument.span
+                raise unknown_argument("early", key, ("metric", "patience", "mode"), place)
             given[key] = interpreter.evaluate(argument.value, scope), argument.value.span
         metric, place = given.get("metric", (None, call.span))
         if not isinstance(metric, Metric):
@@ -272,9 +283,9 @@ class Train:
         mode, place = given.get("mode", (None, call.span))
         if mode is None and not metric.name.startswith("loss"):
             raise CompileError(
-                f"is a large `{metric.name}` good or bad?",
-                place,
-                expected='`mode = "max"` or `mode = "min"`',
+                f"`early` can't tell whether a large `{metric.name}` is good",
+                given["metric"][1],
+                expected='a further argument, `mode = "max"` or `mode = "min"`',
             )
         if mode not in (None, "min", "max"):
             raise CompileError('`mode` is "min" or "max"', place, found=describe(mode))
@@ -293,6 +304,7 @@ class Pass:
             for f in batches.dataset.spec.fields
         }
         self.values: dict[str, Value] = {}
+        self.places: dict[str, Span] = {}  # of the names that `let` defines
         self.updated: dict[str, Objective] = {}
         label = registry.batch_label
         names: dict[str, Value] = {BATCH: Axis(label, registry.batch_size)}
@@ -307,8 +319,22 @@ class Pass:
     def _define(self, let: s.Let) -> None:
         names = [t.identifier for t in let.targets]
         for i, target in enumerate(let.targets):
-            if target.identifier in self.scope.values:
-                raise CompileError(f"`{target.identifier}` is defined twice", target.span)
+            name = target.identifier
+            if name in self.fields or name == BATCH:
+                what = (
+                    "the number of examples in a batch" if name == BATCH else "a field of the data"
+                )
+                raise CompileError(
+                    f"`{name}` is {what} already", target.span, hint="choose another name"
+                )
+            if name in self.places:
+                raise CompileError(
+                    f"`{name}` is defined twice",
+                    target.span,
+                    hint="choose another name",
+                    notes=[Note("first defined here", self.places[name])],
+                )
+            self.places[name] = target.span
             self.scope.values[target.identifier] = Lazy(
                 lambda i=i: self._defined(let, names, i)  # type: ignore[misc]
             )
@@ -328,7 +354,11 @@ class Pass:
             self.values[key] = value
         value = self.values[key]
         if value is None:
-            raise CompileError(f"`{names[place]}` is defined by itself", let.span)
+            raise CompileError(
+                f"`{names[place]}` is defined by itself",
+                let.targets[place].span,
+                hint="the value of a `let` can't use its own name",
+            )
         return value if len(names) == 1 else value[place]
 
     @contextmanager
@@ -377,8 +407,13 @@ class Pass:
             value = self.interpreter.evaluate(minimize.objective, self.scope)
         place = minimize.objective.span
         if not isinstance(value, Tensor):
+            named = isinstance(value, Closure | Builtin | Model)
             raise CompileError(
-                "the objective doesn't depend on anything", place, found=describe(value)
+                "the objective is not a number that a model's output decides",
+                place,
+                expected="such as `cross_entropy(net(x), y)`",
+                found=describe(value),
+                hint=f"call it: `{value.name}(...)`" if named else None,
             )
         if value.rank:
             raise CompileError(
@@ -408,7 +443,9 @@ class Pass:
         for entry in setting.value.entries:
             if entry.name in taken:
                 raise CompileError(
-                    f"the metric `{entry.name}` has the name of the objective", entry.span
+                    f"the metric `{entry.name}` has the name of the objective",
+                    entry.name_span,
+                    hint=f"choose another name: `{entry.name}` is reported anyway",
                 )
             with self.statement(f"metrics.{entry.name}"):
                 value = self.interpreter.evaluate(entry.value, self.scope)
@@ -428,7 +465,7 @@ class Pass:
         self, name: str, minimize: s.Minimize, loss: Tensor, clip: Callable[[Node], Node] | None
     ) -> Objective:
         interpreter, registry = self.interpreter, self.train.registry
-        reached = set(topological([loss.node]))
+        reached = flowing([loss.node])
         current = {
             n: interpreter.read(n) for n, st in registry.states.items() if st.role == "parameter"
         }
@@ -438,17 +475,18 @@ class Pass:
             chosen = list(dict.fromkeys(self._over(minimize.over, current)))
             for n in chosen:
                 if current[n] not in reached:
-                    raise CompileError(
-                        f"the objective doesn't depend on `{n}`",
-                        minimize.objective.span,
-                        expected="an objective that every parameter after `over` acts on",
-                        hint="is a `stop_gradient` or another model in the way?",
-                    )
+                    raise _independent(n, minimize, current[n] in topological([loss.node]))
         if not chosen:
+            stopped = any(n in current.values() for n in topological([loss.node]))
             raise CompileError(
-                "the objective depends on no parameter",
+                "the objective depends on no parameter"
+                if not stopped
+                else "no gradient of the objective reaches a parameter",
                 minimize.objective.span,
-                expected="an expression that calls a model",
+                expected="an objective that calls a model"
+                if not stopped
+                else "an objective that changes smoothly with the parameters",
+                hint=_STEPWISE if stopped else None,
             )
         for n in chosen:
             if n in self.updated:
@@ -477,6 +515,12 @@ class Pass:
         for expression in over:
             value = self.interpreter.evaluate(expression, self.scope)
             if isinstance(value, Model):
+                if not value.states:
+                    raise CompileError(
+                        f"the objective does not call the model `{value.name}`",
+                        expression.span,
+                        expected="a model whose parameters act on the objective",
+                    )
                 yield from self._names(
                     self.interpreter.attribute(value, "parameters", expression.span),
                     current,
@@ -504,6 +548,9 @@ class Pass:
                     expression.span,
                     expected="such as `over net` or `over net.weights`",
                     found=describe(tensor),
+                    hint="a layer has no parameters of its own: name the `model`"
+                    if isinstance(tensor, Closure) and tensor.kind == "layer"
+                    else None,
                 )
             yield name
 
@@ -531,7 +578,7 @@ class Pass:
             result = self.interpreter.call(function, [first, *given], place)
             return _same_type(result, gradient, "clip", place)
 
-        clip(b.input_("grad", TensorType(self.train.registry.float_type, (16,))))
+        clip(b.input_("grad", _probe(self.train.registry)))
         return clip
 
     def _average(self) -> Callable[[Node, Node], Node] | None:
@@ -546,6 +593,8 @@ class Pass:
                 self.interpreter.call(function, [*pair, *given], place), old, "average", place
             )
 
+        probe = _probe(self.train.registry)
+        average(b.input_("average", probe), b.input_("theta", probe))
         return average
 
     def _rule(self, key: str, example: str) -> tuple[Value, list[Given], Span] | None:
@@ -556,16 +605,16 @@ class Pass:
         call = setting.value
         given: list[Given] = []
         if isinstance(call, s.Call):
-            for a in call.arguments:
-                given.append(
-                    Given(a.name, self.interpreter.evaluate(a.value, self.scope), a.value.span)
-                )
+            given = self.interpreter.arguments(call, self.scope)
             function = self.interpreter.evaluate(call.function, self.scope)
         else:
             function = self.interpreter.evaluate(call, self.scope)
         if not isinstance(function, Closure) or function.kind != "fn":
             raise CompileError(
-                f"`{key}` is a rule", call.span, expected=example, found=describe(function)
+                f"`{key}` is a rule, that is, a function",
+                call.span,
+                expected=example,
+                found=describe(function),
             )
         return function, given, call.span
 
@@ -603,13 +652,50 @@ def _flat(value: Value) -> Iterator[Value]:
 
 def _same_type(value: Value, like: Node, key: str, place: Span) -> Node:
     if not isinstance(value, Tensor) or value.type != like.type:
+        what = "gradient" if key == "clip" else "parameter"
         raise CompileError(
-            f"the rule of `{key}` changes the shape",
+            f"the rule of `{key}` gives no tensor in the shape of the {what}",
             place,
-            expected=str(like.type),
+            expected=f"a result of the {what}'s own shape",
             found=describe(value),
         )
     return value.node
+
+
+_STEPWISE = "comparisons, `arg_max`, whole numbers and `stop_gradient` pass no gradient on"
+
+
+def _independent(name: str, minimize: s.Minimize, acts: bool) -> CompileError:
+    """The error for a parameter after `over` that the objective's gradient doesn't reach."""
+    if acts:
+        return CompileError(
+            f"no gradient of the objective reaches `{name}`",
+            minimize.objective.span,
+            expected="an objective that changes smoothly with every parameter after `over`",
+            hint=_STEPWISE,
+        )
+    return CompileError(
+        f"the objective doesn't depend on `{name}`",
+        minimize.objective.span,
+        expected="an objective that every parameter after `over` acts on",
+        hint=f"does it call `{name.split('.', maxsplit=1)[0]}`?",
+    )
+
+
+def _no_precision(span: Span | None, found: str, name: str) -> CompileError:
+    other = elsewhere(name, TYPES)
+    return CompileError(
+        "`precision` is a floating type",
+        span,
+        expected=one_of(PRECISIONS),
+        found=found,
+        hint=f"here it is called `{other}`" if other in PRECISIONS else None,
+    )
+
+
+def _probe(registry: Registry) -> TensorType:
+    """A type that a rule must take: that of all parameters laid end to end."""
+    return TensorType(registry.float_type, (symbol("parameters"),))
 
 
 def _loss_names(count: int) -> list[str]:

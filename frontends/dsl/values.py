@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from weft.compiler.errors import CompileError, Span, did_you_mean
+from weft.compiler.errors import CompileError, Span
 from weft.compiler.graph import Node
 from weft.compiler.program import DataSpec
 from weft.compiler.types import Dim, DType, SymDim, TensorType
@@ -125,7 +125,7 @@ class Partial:
 
     function: Closure
     arguments: Mapping[str, Value]
-    call: s.Call | None = None
+    places: Mapping[str, Span] = field(default_factory=dict)  # of the arguments
 
 
 @dataclass(eq=False)
@@ -137,6 +137,7 @@ class Model:
     arguments: Mapping[str, Value]
     decl: s.ModelDecl
     states: list[str] = field(default_factory=list)  # qualified names, in order of creation
+    places: Mapping[str, Span] = field(default_factory=dict)  # of the arguments
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,20 +148,15 @@ class Dataset:
     spec: DataSpec
     examples: Mapping[str, int]  # of each split
 
-    def method(self, name: str, arguments: Mapping[str, Value], span: Span) -> Batches:
+    def batch(
+        self, arguments: Mapping[str, Value], places: Mapping[str, Span], span: Span
+    ) -> Batches:
         """`data.batch(size, shuffle = false, drop_last = false)`."""
-        if name != "batch":
-            raise CompileError(
-                f"the data `{self.name}` has no `{name}`",
-                span,
-                expected="`batch(size)`",
-                hint=did_you_mean(name, ["batch"]),
-            )
         size = arguments.get("size")
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise CompileError(
                 "a batch has a whole number of examples, at least 1",
-                span,
+                places.get("size", span),
                 expected=f"such as `{self.name}.batch(64)`",
                 found=describe(size),
             )
@@ -168,7 +164,7 @@ class Dataset:
         for key in ("shuffle", "drop_last"):
             flag = arguments.get(key, False)
             if not isinstance(flag, bool):
-                raise CompileError(f"`{key}` is true or false", span, found=describe(flag))
+                raise CompileError(f"`{key}` is true or false", places[key], found=describe(flag))
             flags.append(flag)
         return Batches(self, size, *flags)
 
@@ -221,8 +217,9 @@ def shape_text(tensor: Tensor) -> str:
     for label, dim in zip(tensor.axes, tensor.type.shape, strict=True):
         named = label is not None and label.name != str(dim)
         parts.append(f"{label.name}={dim}" if named and label else str(dim))
-    base = f"class({tensor.classes})" if tensor.classes is not None else str(tensor.type.dtype)
-    return f"{base}[{', '.join(parts)}]"
+    if tensor.classes is not None:
+        return f"class[{tensor.classes}] labels [{', '.join(parts)}]"
+    return f"{tensor.type.dtype}[{', '.join(parts)}]"
 
 
 def describe(value: Value) -> str:

@@ -108,7 +108,7 @@ def _embedded(base: Path, options: Mapping[str, str]) -> Columns:
     name = options["name"]
     if name not in EMBEDDED:
         raise RunError(
-            f"Weft embeds no data set `{name}`",
+            f"no data set `{name}` is embedded",
             expected=one_of(EMBEDDED),
             hint=f'`sklearn("{name}")` has it' if name in SKLEARN else did_you_mean(name, EMBEDDED),
         )

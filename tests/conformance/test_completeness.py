@@ -7,6 +7,8 @@ from collections.abc import Collection
 import pytest
 
 from conformance.cases import cases
+from weft.backends.numpy.ops import TABLE as TEMPLATES
+from weft.backends.onnx.export import RULES as ONNX_RULES
 from weft.compiler.gradient import NO_GRADIENT, RULES
 from weft.compiler.ops import OPS
 
@@ -16,12 +18,17 @@ NO_MEANING = {
     "scan": "means what its body means, turn by turn",
 }
 
+# Every backend opens a composite that it doesn't take whole, and is given its inputs.
+GIVEN = ("input", "call")
+
 # What must have a row for every primitive; a backend adds the table of what it can say.
 TABLES: dict[str, Collection[str]] = {
     "a type rule": [name for name, op in OPS.items() if callable(op.infer)],
     "a meaning": [*(name for name, op in OPS.items() if op.evaluate is not None), *NO_MEANING],
     "a gradient or a reason for none": [*RULES, *NO_GRADIENT],
     "a case": {case.op for case in cases()},
+    "a NumPy template": {*TEMPLATES, *GIVEN},
+    "an ONNX rule": {*ONNX_RULES, *GIVEN},
 }
 
 

@@ -142,7 +142,7 @@ def test_an_axis_that_is_not_there() -> None:
     assert "no axis `B`" in refuses(
         "fn f(x: f32[D], y: f32[B]) = sum(x, over = [B])", *[np.ones(2)] * 2
     )
-    assert "axis 2 is outside" in refuses("fn f(x) = sum(x, over = 2)", X)
+    assert "no axis `2`" in refuses("fn f(x) = sum(x, over = 2)", X)
     assert "an axis is a name or a number" in refuses('fn f(x) = sum(x, over = "B")', X)
 
 
@@ -222,7 +222,7 @@ def test_spreads_in_lists_and_calls() -> None:
         ("reluu(x)", ["`reluu` is not defined", "did you mean `relu`"]),
         ("3(x)", ["the number 3 is not a function"]),
         ("g(x)(x)", ["is not a function"]),
-        ("exp(x, x)", ["`exp` is called with the wrong arguments", "`exp(x)`"]),
+        ("exp(x, x)", ["`exp` takes 1 argument, and this is one more", "`exp(x)`"]),
         ("sum(x, ovr = 0)", ["no argument `ovr`", "did you mean `over`"]),
         ("odd(x)", ["there is no type `flaot`", "did you mean `float`"]),
     ],

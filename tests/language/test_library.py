@@ -236,12 +236,12 @@ ERRORS = {
     "cross_entropy(x, y)": [
         ((6, 4), (6, 1), 4, "one label for each row", "drop an axis of size 1"),
         ((6, 4), (5,), 4, "one label for each row", "[6]"),
-        ((6, 4), (6,), 3, "can't take this", "`C` = 4"),
-        ((6, 4), (6,), None, "can't take this", "a class label"),
-        ((6, 4), (6, 1), 0.0, "can't take this", "1 in f64[6, 1]"),
-        ((6, 4), (6, 3), 0.0, "can't take this", "`C` = 4"),
-        ((6, 4), (5, 4), 0.0, "can't take this", "[6]"),
-        ((6, 4), (6,), 0.0, "can't take this", "`C` = 4"),
+        ((6, 4), (6,), 3, "one logit for each class", "expected: [6, 3]"),
+        ((6, 4), (6,), None, "takes class labels", "declared as `class[N]`"),
+        ((6, 4), (6, 1), 0.0, "takes class labels", "found: f64[6, 1]"),
+        ((6, 4), (6, 3), 0.0, "or a distribution", "expected: [6, 4]"),
+        ((6, 4), (5, 4), 0.0, "or a distribution", "expected: [6, 4]"),
+        ((6, 4), (6,), 0.0, "or a distribution", "found: f64[6]"),
     ],
     "accuracy(x, y)": [
         ((6, 4), (6, 1), 4, "one label for each row", "drop an axis of size 1"),
@@ -253,8 +253,8 @@ ERRORS = {
         ((6,), (6,), 3, "labels of two classes", "class[2]"),
     ],
     "mse(x, y)": [
-        ((6, 1), (6,), 0.0, "can't take this", "drop an axis of size 1"),
-        ((6,), (6,), 3, "can't take this", "float(x)"),
+        ((6, 1), (6,), 0.0, "can't take this", "drop the axis of size 1"),
+        ((6,), (6,), 3, "can't take this", "`one_hot(y)`"),
     ],
 }
 

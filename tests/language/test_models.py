@@ -51,7 +51,7 @@ def test_models_have_parameters_and_weights() -> None:
     [
         ("fn f(x) = dense(x, 3)", "only models and layers own layers"),
         ("fn f(x) {\n  param w: f32[3] ~ zeros\n  x * w\n}", "declare the function with `layer`"),
-        ("model net = relu\nfn f(x) = net(x)", "is no layer"),
+        ("model net = relu\nfn f(x) = net(x)", "is not made of a layer"),
         ("model net = dense(units = 2, x = 3)\nfn f(x) = net(x)", "no argument `x`"),
         ("fn f(x) {\n  x <- 2 * x\n  x\n}", "`x` is not a state"),
     ],
@@ -112,7 +112,7 @@ fn f(x) = net(x) + other(x)
 def test_equal_weights_are_warned_about() -> None:
     text = "model net = dense(2, init = zeros)\nfn f(x) = net(x)"
     (warning,) = elaborate(text, X).interpreter.registry.warnings
-    assert "all start with the same value" in warning.message
+    assert "all start at 0" in warning.message
     assert not elaborate("model net = dense(1)\nfn f(x) = net(x)", X).interpreter.registry.warnings
 
 

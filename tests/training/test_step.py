@@ -251,3 +251,22 @@ def test_overrides_reach_lets_models_and_settings() -> None:
     np.testing.assert_array_equal(before, steps.state["net.w"])
     with pytest.raises(CompileError, match="nothing to set is called `rat`"):
         elaborate(Source("s.weft", spec), Arrays(columns()), Path(), {"rat": 1})
+
+
+@pytest.mark.parametrize(
+    ("declaration", "name"),
+    [
+        ("fn unused(x) = relux(x)", "relux"),
+        ("layer unused(x: f32[B, D]) { x |> dense(E) }", "E"),
+        ("init unused = normal * fan", "fan"),
+        ("let unused = [...items]", "items"),
+        ("optimizer unused(lr = 0.1) { theta <- theta - lr * gradient }", "gradient"),
+    ],
+)
+def test_names_are_checked_where_nothing_uses_them(declaration: str, name: str) -> None:
+    spec = train("  minimize mean((net(x) - y)^2) with sgd(lr = 0.1)")
+    with pytest.raises(CompileError, match=f"`{name}` is not defined"):
+        Steps.of(f"{declaration}\n{spec}", columns())
+    fine = declaration.replace(name, {"E": "D", "items": "[1]"}.get(name, "relu"))
+    if name in ("relux", "E"):
+        Steps.of(f"{fine}\n{spec}", columns())

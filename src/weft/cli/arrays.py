@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,26 @@ def kind(path: Path) -> str:
     return path.suffix.lower()
 
 
-def read(path: Path) -> dict[str, NDArray[Any]]:
+@dataclass(frozen=True)
+class Given:
+    """The arrays of a file by name; `text` names those that were text, and are class numbers now.
+
+    Which number a text has depends on the other texts of the file, so that none is used.
+    """
+
+    arrays: Arrays
+    text: frozenset[str] = frozenset()
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name in self.text:
+            raise RunError(
+                f"the input's `{name}` is text",
+                expected="numbers: for a label, its class as a number from 0",
+            )
+        return self.arrays[name]
+
+
+def read(path: Path) -> Given:
     """The arrays of a file by name. Raises RunError when it can't be read."""
     from weft.runtime.data.sources import load
 
@@ -41,13 +61,14 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
             columns = load("npz", (path.name,), {}, base)
         case ".npy":
             columns = load("npy", (), {"x": path.name}, base)
-            return {NAMELESS: next(iter(columns.arrays.values()))}
+            text = frozenset({NAMELESS} if columns.classes else ())
+            return Given({NAMELESS: next(iter(columns.arrays.values()))}, text)
         case _:
             columns = load("csv", (path.name,), {}, base)
-    return dict(columns.arrays)
+    return Given(columns.arrays, frozenset(columns.classes))
 
 
-def prepared(experiment: Experiment, given: Arrays) -> dict[str, NDArray[Any]]:
+def prepared(experiment: Experiment, given: Given) -> Given:
     """The fields that the model reads, from the columns of the source, as the data block says."""
     from weft.compiler.evaluate import evaluate
     from weft.compiler.graph import Graph, topological
@@ -63,7 +84,7 @@ def prepared(experiment: Experiment, given: Arrays) -> dict[str, NDArray[Any]]:
     )
     reached = set(topological(graph.outputs))
     inputs = tuple(node for node in graph.inputs if node in reached)
-    columns = _columns(given, {n.name: len(n.type.shape) - 1 for n in inputs}, data.options)
+    columns = _columns(given, [node.name for node in inputs], data.options)
     rows = len(next(iter(columns.values()))) if columns else 0
     ready = {}
     for node in inputs:
@@ -76,21 +97,21 @@ def prepared(experiment: Experiment, given: Arrays) -> dict[str, NDArray[Any]]:
             )
         ready[node.name] = np.ascontiguousarray(array, node.type.dtype.numpy)
     used = Graph(graph.name, inputs, graph.outputs, graph.output_names)
-    return evaluate(used, ready, {"batch": rows})
+    return Given(evaluate(used, ready, {"batch": rows}))
 
 
-def _columns(given: Arrays, wanted: Mapping[str, int], options: Mapping[str, Any]) -> Arrays:
-    """The wanted columns, by name, of wanted rank; a CSV's numbers make up `features`."""
-    if NAMELESS in given and len(wanted) == 1:
+def _columns(given: Given, wanted: list[str], options: Mapping[str, Any]) -> Arrays:
+    """The wanted columns; where training had a `target`, a table's other columns are `features`."""
+    arrays = given.arrays
+    if NAMELESS in arrays and len(wanted) == 1:
         return dict.fromkeys(wanted, given[NAMELESS])
     target = options.get("target")
-    if "features" in wanted and "features" not in given and target is not None:
-        numbers = [array for name, array in given.items() if name != target]
-        features = np.stack([n.astype(np.float32) for n in numbers], 1) if numbers else None
-        given = {**given, **({"features": features} if features is not None else {})}
+    others = [name for name in arrays if name != target]
+    if wanted == ["features"] and target is not None and "features" not in arrays and others:
+        return {"features": np.stack([given[n].astype(np.float32) for n in others], 1)}
     for name in wanted:
-        if name not in given:
-            known = [n or "an array without a name" for n in given]
+        if name not in arrays:
+            known = [n or "an array without a name" for n in arrays]
             raise RunError(
                 f"the input has no column `{name}`",
                 expected=f"columns {one_of(wanted)}",
@@ -100,24 +121,25 @@ def _columns(given: Arrays, wanted: Mapping[str, int], options: Mapping[str, Any
     return {name: given[name] for name in wanted}
 
 
-def fields(program: Program, given: Arrays) -> Any:
+def fields(program: Program, given: Given) -> Any:
     """The given arrays as the fields that the model reads; arrays of other names are left out."""
+    arrays = given.arrays
     wanted = {n.name: n.type for n in program.predict.inputs if n.name not in program.states}
-    if NAMELESS in given:
+    if NAMELESS in arrays:
         return given[NAMELESS]
-    if set(wanted) <= set(given):
+    if set(wanted) <= set(arrays):
         return {name: given[name] for name in wanted}
-    if len(wanted) == 1 and all(array.ndim == 1 for array in given.values()):
+    if len(wanted) == 1 and all(array.ndim == 1 for array in arrays.values()):
         # A table: a column for each number of the only field.
         ((name, type),) = wanted.items()
-        if type.rank == 2 and type.shape[1] == len(given):
-            return {name: np.stack(list(given.values()), 1)}
-    missing = [name for name in wanted if name not in given]
+        if type.rank == 2 and type.shape[1] == len(arrays):
+            return {name: np.stack([given[column] for column in arrays], 1)}
+    missing = [name for name in wanted if name not in arrays]
     raise RunError(
         f"the input has no field `{missing[0]}`",
         expected=", ".join(f"`{name}`: {type}" for name, type in wanted.items()),
-        found=", ".join(f"`{name}` {list(a.shape)}" for name, a in list(given.items())[:8]),
-        hint=did_you_mean(missing[0], given)
+        found=", ".join(f"`{name}` {list(a.shape)}" for name, a in list(arrays.items())[:8]),
+        hint=did_you_mean(missing[0], arrays)
         or "for columns as the data source has them, add `--raw`",
     )
 

@@ -12,6 +12,7 @@ from weft.cli.failures import facts, show
 from weft.cli.options import DEFAULT_BACKEND, Command, backend_option, json_option, set_option
 
 if TYPE_CHECKING:
+    from weft.api import Experiment
     from weft.cli.output import Table
     from weft.compiler.analysis import Line, Report
 
@@ -44,14 +45,37 @@ def command(spec: str, backend: str | None, overrides: Mapping[str, str], json: 
     for warning in report.warnings:
         show(warning)
     if json:
-        print_json(summary(report))
+        print_json({**summary(report), **run_length(experiment)})
         return
+    click.echo(f"{headline(experiment)}\n")
     if report.layers:
         print_table(layers_table(report))
         click.echo()
     print_table(lines_table(report))
     click.echo()
     print_table(totals_table(report))
+
+
+def run_length(experiment: Experiment) -> dict[str, Any]:
+    """How much there is to train on, and for how long."""
+    settings = experiment.loaded.experiment.settings
+    return {
+        "examples": {name: part.size for name, part in experiment.loaded.parts.items()},
+        "steps": settings.steps,
+        "steps_per_epoch": settings.steps_per_epoch,
+    }
+
+
+def headline(experiment: Experiment) -> str:
+    """The same in words."""
+    settings = experiment.loaded.experiment.settings
+    parts = experiment.loaded.parts.items()
+    examples = ", ".join(f"{part.size:,} {name}" for name, part in parts)
+    epochs = -(-settings.steps // settings.steps_per_epoch)
+    return (
+        f"{experiment.name}: {examples} examples; {settings.steps:,} steps on batches of "
+        f"{settings.batch} in {epochs:,} epoch{'s' * (epochs > 1)}"
+    )
 
 
 def layers_table(report: Report) -> Table:

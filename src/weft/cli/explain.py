@@ -206,4 +206,4 @@ def _print_listing(groups: Mapping[str, Mapping[str, str]], spec: str | None) ->
             short = textwrap.shorten(summary, room, placeholder=" ...") if summary else ""
             click.echo(f"  {name:<{column}}{short}".rstrip())
         click.echo()
-    click.echo(f"`weft explain NAME{f' {spec}' if spec else ''}` shows one of them whole.")
+    click.echo(f"`weft explain NAME{' SPEC' if spec else ''}` shows one of them whole.")
