@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
+from weft.compiler import builder as b
 from weft.compiler.composites import bodies
 from weft.compiler.errors import Span
-from weft.compiler.graph import Graph, Node, make, transform
-from weft.compiler.types import Dim
+from weft.compiler.graph import Graph, Node, make, substitute, transform
+from weft.compiler.types import Dim, static_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +90,28 @@ class Loop:
             result=number,
             span=self.span,
         )
+
+
+def unrolled(loop: Loop) -> list[Node]:
+    """All results of a loop with a known number of turns, without a loop."""
+    (length,) = static_shape((loop.length,))
+    carried = list(loop.start)
+    parts: list[list[Node]] = [[] for _ in loop.stacked]
+    for turn in reversed(range(length)) if loop.reverse else range(length):
+        now = [
+            b.reshape(b.slice_axis(x, 0, turn, turn + 1), x.type.shape[1:]) for x in loop.steps
+        ]
+        values = dict(zip(loop.body.inputs, (*carried, *now, *loop.fixed), strict=True))
+        made = substitute(loop.body.outputs, values)
+        carried = made[: len(carried)]
+        for stack, node in zip(parts, made[len(carried) :], strict=True):
+            stack.append(b.reshape(node, (1, *node.type.shape)))
+    stacks = []
+    for stack, node in zip(parts, loop.stacked, strict=True):
+        ordered = stack[::-1] if loop.reverse else stack
+        type = node.type.with_shape((0, *node.type.shape))
+        stacks.append(b.concat(ordered, 0) if ordered else b.zeros(type))
+    return [*carried, *stacks]
 
 
 def loop_key(node: Node) -> Hashable:
