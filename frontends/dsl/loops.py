@@ -77,7 +77,8 @@ def scan(
     results = body.run(settings)
     own, extra = results[: len(carried)], results[len(carried) :]
     loop = body.loop(results, reverse)
-    made = unrolled(loop) if unroll else [loop.result(i) for i in range(len(results))]
+    count = len(loop.body.outputs)
+    made = unrolled(loop) if unroll else [loop.result(i) for i in range(count)]
     for node in made:
         locate(node, site.interpreter.site or site.span)
     last = [
