@@ -57,7 +57,7 @@ def optimise(graph: Graph) -> Graph:
     for _ in range(MAX_ROUNDS):
         before = graph
         graph = cse(fold(simplify(graph)))
-        graph = sink(hoist(trim(with_bodies(join(graph), optimise))))
+        graph = hoist(sink(trim(with_bodies(join(graph), optimise))))
         if graph is before:
             break
     return graph

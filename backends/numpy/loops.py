@@ -101,7 +101,7 @@ class _Room:
 
 
 def _room(loop: Loop, turn: Turn) -> _Room:
-    end = round_up(turn.plan.arena_bytes)
+    end = round_up(max(1, turn.plan.arena_bytes))
     carried = []
     for value in loop.start:
         size = round_up(value.type.bytes)

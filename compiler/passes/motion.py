@@ -4,8 +4,9 @@
     y[t] = h[t] @ V                            h @ V for all turns at once, behind
     dW   = sum over t of x[t]' @ dz[t]         one product over turns and examples, behind
 
-What moves is products, with what leads to them or is made of them element by element; and anything
-that is the same in every turn. The rest stays: in a loop it needs the memory of one turn.
+What moves is products with something fixed, with what leads to them or is made of them element by
+element; sums over all turns; and anything that is the same in every turn. The rest stays: in a loop
+it needs the memory of one turn.
 """
 
 from __future__ import annotations
@@ -74,8 +75,9 @@ def _above(outputs: Iterable[Node], known: Mapping[Node, Node]) -> list[Node]:
     return order
 
 
-def _is_product(node: Node) -> bool:
-    return node.op.kind is Kind.CONTRACTION
+def _is_product(node: Node, turns: set[Node]) -> bool:
+    """A product with something fixed: one large product for all turns instead of many."""
+    return node.op.kind is Kind.CONTRACTION and sum(i in turns for i in node.inputs) == 1
 
 
 def _rebuilt(loop: Loop, values: Mapping[Node, Node], **changes: object) -> Loop:
@@ -122,7 +124,7 @@ def _hoist(loop: Loop, used: frozenset[int]) -> Results | None:
         and n.op.name != "input"
         and (n in outputs or any(stays(u) for u in users[n]))
     ]
-    free = _ahead(loop, [n for n in nodes if n in turns and n not in waits])
+    free = _ahead(loop, [n for n in nodes if n in turns and n not in waits], turns)
     front = [n for n in free if n in outputs or any(u not in free for u in users[n])]
     if not still and not front:
         return None
@@ -140,7 +142,7 @@ def _hoist(loop: Loop, used: frozenset[int]) -> Results | None:
     return Remade(_rebuilt(loop, values, steps=steps, fixed=fixed)) if values else None
 
 
-def _ahead(loop: Loop, nodes: Sequence[Node]) -> dict[Node, None]:
+def _ahead(loop: Loop, nodes: Sequence[Node], turns: set[Node]) -> dict[Node, None]:
     """Of nodes that wait for no carried value: products, what they need, and sums of them."""
     can = set(loop.stepped)
     inside = set(nodes)
@@ -150,7 +152,7 @@ def _ahead(loop: Loop, nodes: Sequence[Node]) -> dict[Node, None]:
     made: set[Node] = set()
     for node in nodes:
         grows = node.op.kind is Kind.ELEMENTWISE and any(i in made for i in node.inputs)
-        if node in can and (_is_product(node) or grows):
+        if node in can and (_is_product(node, turns) or grows):
             made.add(node)
     needed = set(made)
     for node in reversed(nodes):
@@ -212,7 +214,7 @@ def _behind(loop: Loop, turns: set[Node], needed: set[Node]) -> dict[Node, None]
                 can.add(node)
     tail: dict[Node, None] = {}
     for node in nodes:
-        if node in can and (_is_product(node) or any(i in tail for i in node.inputs)):
+        if node in can and (_is_product(node, turns) or any(i in tail for i in node.inputs)):
             tail[node] = None
     return tail
 

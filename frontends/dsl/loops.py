@@ -263,4 +263,12 @@ def _around(outputs: Sequence[Node], formal: set[Node]) -> list[Node]:
             inside.add(node)
     read = [i for n in order if n in inside for i in n.inputs]
     read += outputs
-    return list(dict.fromkeys(n for n in read if n in grounded and n not in inside))
+    found = [_unspread(n) for n in read if n in grounded and n not in inside]
+    return list(dict.fromkeys(found))
+
+
+def _unspread(node: Node) -> Node:
+    """What is broadcast: the body does that itself, and sums its gradient before it adds up."""
+    while node.op.name == "broadcast_in_dim":
+        (node,) = node.inputs
+    return node
