@@ -16,7 +16,7 @@ def carried(node: Node) -> tuple[Graph, ...]:
 
 
 def bodies(graph: Graph) -> list[Graph]:
-    """Every distinct graph reached through calls and loops, innermost first, without `graph` itself."""
+    """Every distinct graph reached through calls and loops, innermost first, without `graph`."""
     order: list[Graph] = []
     seen = {graph}
     stack = [(graph, iter([g for node in graph.nodes for g in carried(node)]))]

@@ -64,9 +64,7 @@ def _values(
     return [values[node] for node in graph.outputs]
 
 
-def _loop(
-    loop: Loop, operands: Sequence[np.ndarray], sizes: Mapping[str, int]
-) -> list[np.ndarray]:
+def _loop(loop: Loop, operands: Sequence[np.ndarray], sizes: Mapping[str, int]) -> list[np.ndarray]:
     """All results of a loop, turn by turn."""
     body, (length,) = _opened(loop.body), static_shape((bind_dim(loop.length, sizes),))
     first, rest = len(loop.start), len(loop.start) + len(loop.steps)

@@ -54,7 +54,7 @@ def scan_gradient(
     d_stepped = _cut(parts[len(carried) :], stepped)
     d_shared = _cut(parts[len(carried) + len(stepped) :], shared)
 
-    forward, values = _forward(loop, parts)
+    values = _saved(loop, parts)
     saved = {n: _input("", n, taken) for n in values}
     seen = {n: _input("", n, taken) for n in _read(parts, loop.body, saved)}
     steps = {d_stacked[i]: ct for i, ct in enumerate(stacks) if ct is not None}
@@ -96,8 +96,8 @@ def _opened(body: Graph) -> Graph:
     return inline_calls(body, frozenset(stated))
 
 
-def _forward(loop: Loop, parts: Sequence[Node]) -> tuple[Loop, dict[Node, Node]]:
-    """The loop with a stack more for each value that the gradients read, and those stacks."""
+def _saved(loop: Loop, parts: Sequence[Node]) -> dict[Node, Node]:
+    """The values that the gradients read, with their stacks: results of a loop that has them."""
     inside = set(loop.body.nodes)
     turning = _turning(loop)
     wanted: dict[Node, None] = {}
@@ -121,7 +121,7 @@ def _forward(loop: Loop, parts: Sequence[Node]) -> tuple[Loop, dict[Node, Node]]
     outputs = (*loop.body.outputs, *order)
     wider = replace(loop, body=Graph(loop.body.name, loop.body.inputs, outputs))
     first = len(loop.body.outputs)
-    return wider, {n: wider.result(first + i) for i, n in enumerate(order)}
+    return {n: wider.result(first + i) for i, n in enumerate(order)}
 
 
 def _turning(loop: Loop) -> set[Node]:

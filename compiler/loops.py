@@ -98,9 +98,7 @@ def unrolled(loop: Loop) -> list[Node]:
     carried = list(loop.start)
     parts: list[list[Node]] = [[] for _ in loop.stacked]
     for turn in reversed(range(length)) if loop.reverse else range(length):
-        now = [
-            b.reshape(b.slice_axis(x, 0, turn, turn + 1), x.type.shape[1:]) for x in loop.steps
-        ]
+        now = [b.reshape(b.slice_axis(x, 0, turn, turn + 1), x.type.shape[1:]) for x in loop.steps]
         values = dict(zip(loop.body.inputs, (*carried, *now, *loop.fixed), strict=True))
         made = substitute(loop.body.outputs, values)
         carried = made[: len(carried)]

@@ -52,7 +52,7 @@ class Pass:
 
 
 def optimise(graph: Graph) -> Graph:
-    """Simplify, fold and share until nothing changes, and move work out of loops, inner ones first."""
+    """Simplify, fold, share and move work out of loops, inner ones first, until nothing changes."""
     graph = join(graph)
     for _ in range(MAX_ROUNDS):
         before = graph

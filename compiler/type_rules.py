@@ -452,10 +452,10 @@ def scan(
     reverse: bool,
     result: int,
 ) -> TensorType:
-    """Operands: `carried` first values, `stepped` stacks with axis 0 to go along, the fixed rest."""
+    """Operands: `carried` first values, `stepped` stacks to go along axis 0 of, the fixed rest."""
     inputs = [node.type for node in body.inputs]
     outputs = [node.type for node in body.outputs]
-    if not (0 <= carried and 0 <= stepped and carried + stepped <= len(types) == len(inputs)):
+    if len(types) != len(inputs) or min(carried, stepped, len(types) - carried - stepped) < 0:
         raise TypeRuleError(f"`{body.name}` takes {len(inputs)} values, got {len(types)}")
     if isinstance(length, int) and length < 0:
         raise TypeRuleError(f"a loop of {length} turns")
@@ -468,9 +468,7 @@ def scan(
         if seen != inputs[place]:
             raise TypeRuleError(f"`{body.name}` takes {inputs[place]} where a turn has {seen}")
     if len(outputs) < carried or outputs[:carried] != inputs[:carried]:
-        raise TypeRuleError(
-            f"`{body.name}` carries {inputs[:carried]} on as {outputs[:carried]}"
-        )
+        raise TypeRuleError(f"`{body.name}` carries {inputs[:carried]} on as {outputs[:carried]}")
     if not 0 <= result < len(outputs):
         raise TypeRuleError(f"there is no result {result} of {len(outputs)}")
     made: TensorType = outputs[result]

@@ -166,16 +166,16 @@ def scan_template(p: Printer, node: Node) -> None:
         fixed[names[place]] = _steady(p, value, lambda layout: layout.is_contiguous, None)
     stacks = {}
     for k, name in turn.stacks.items():
-        made = results.get(count + k)
-        stacks[name] = p.array(made) if made else _unread(p, loop, k)
+        whole = results.get(count + k)
+        stacks[name] = p.array(whole) if whole else _unread(p, loop, k)
     carried = []
     for j, value in enumerate(loop.start):
         places = [memory(skip, value) for skip in room.carried[j]]
         end = results.get(j)
         final = p.array(end) if end and end.type.rank else "None"
-        stack = {key: results.get(count + kind[j]) if j in kind else None for key, kind in (
-            ("before", turn.before), ("behind", turn.behind))}  # fmt: skip
-        shown = [p.array(n) if n else "None" for n in (stack["before"], stack["behind"])]
+        kinds = (turn.before, turn.behind)
+        made = [results.get(count + kind[j]) if j in kind else None for kind in kinds]
+        shown = [p.array(n) if n else "None" for n in made]
         carried.append(
             f"Carried({names[j]!r}, {turn.after[j]!r}, {', '.join((*places, final, *shown))})"
         )
@@ -203,7 +203,7 @@ def scan_template(p: Printer, node: Node) -> None:
         last = p.setup("last", f"{setup}.carried[{j}].memory[-1]")
         if p.is_register(end):
             p.assign(end, f"{last}[()]")
-        elif not length or j in turn.behind and count + turn.behind[j] in results:
+        elif not length or (j in turn.behind and count + turn.behind[j] in results):
             p.line(f"{p.array(end)}[...] = {last}")
 
 
@@ -287,12 +287,10 @@ def bound(
         state = {name: stack[t, ...] for name, stack in stacks.items()}
         for value in carried:
             state[value.name], state[value.after] = value.memory[k], value.memory[k + 1]
-        turns.append(bind(state | fixed, arena))
+        turns.append(bind({**state, **fixed}, arena))
     return Bound(turns, carried)
 
 
 def _spread(part: Array, shape: tuple[int, ...]) -> Array:
     """One part's memory for all positions of a stack; it can be written."""
     return np.lib.stride_tricks.as_strided(part, shape, (0, *part.strides))
-
-

@@ -8,7 +8,7 @@ A body that is written out is optimised by itself and keeps its place in the nam
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
@@ -16,16 +16,15 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
-from weft.backends.onnx import arrays, elementwise, products, random, windows
+from weft.backends.onnx import arrays, elementwise, loops, products, random, windows
 from weft.backends.onnx.composites import COMPOSITES, Call
 from weft.backends.onnx.elementwise import Rule
-from weft.backends.onnx.loops import names_read, rename, write_loop
+from weft.backends.onnx.loops import names_read, rename
 from weft.backends.onnx.types import CODES
 from weft.backends.onnx.writer import Value, Writer, initializer
 from weft.compiler.builder import input_
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Graph, Node, substitute
-from weft.compiler.loops import loop_key
 from weft.compiler.passes.decompose import drop_stop_gradient
 from weft.compiler.pipeline import optimise
 from weft.compiler.program import Program
@@ -34,6 +33,7 @@ from weft.compiler.types import SymDim, TensorType, dtype_of
 RULES: dict[str, Rule] = {
     **arrays.RULES,
     **elementwise.RULES,
+    **loops.RULES,
     **products.RULES,
     **random.RULES,
     **windows.RULES,
@@ -137,10 +137,9 @@ class _Export:
 
     writer: Writer
     bodies: dict[Graph, Graph] = field(default_factory=dict)
-    loops: dict[Hashable, list[Value]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.others = {"call": self.call, "scan": self.loop}
+        self.writer.graph = self.graph
 
     def graph(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
         """Write a graph applied to values; its outputs."""
@@ -152,8 +151,8 @@ class _Export:
             if node.op.name != "input":
                 self.writer.span = node.span
                 operands = [values[i] for i in node.inputs]
-                write = self.others.get(node.op.name, self.primitive)
-                values[node] = write(node, operands)
+                found = (self.call if node.op.name == "call" else self.primitive)(node, operands)
+                values[node] = found
         return [values[o] for o in body.outputs]
 
     def primitive(self, node: Node, operands: Sequence[Value]) -> Value:
@@ -161,13 +160,6 @@ class _Export:
         if rule is None:
             raise RunError(f"no ONNX rule for `{node.op.name}`", node.span)
         return rule(self.writer, node, operands)
-
-    def loop(self, node: Node, operands: Sequence[Value]) -> Value:
-        """One result of a loop; the loop is written with the first of them."""
-        key = loop_key(node), tuple(v.name for v in operands)
-        if key not in self.loops:
-            self.loops[key] = write_loop(self.writer, node, operands, self.graph)
-        return self.loops[key][node.attributes["result"]]
 
     def call(self, node: Node, operands: Sequence[Value]) -> Value:
         """A library function whole where ONNX has it, else its body."""

@@ -1,27 +1,35 @@
 """Loops in ONNX: the operator `Scan`, whose body is a graph that sees the values around it.
 
-    carried values     the state variables of Scan
-    stacks             its scan inputs and outputs, along axis 0, in the loop's direction
-    fixed operands     values of the graph around, read by their names
+carried values     the state variables of Scan
+stacks             its scan inputs and outputs, along axis 0, in the loop's direction
+fixed operands     values of the graph around, read by their names
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from onnx import NodeProto, ValueInfoProto, helper
 
+from weft.backends.onnx.elementwise import Rule
 from weft.backends.onnx.types import CODES
 from weft.backends.onnx.writer import Value, Writer
-from weft.compiler.graph import Graph, Node
-from weft.compiler.loops import Loop
+from weft.compiler.graph import Node
+from weft.compiler.loops import Loop, loop_key
 from weft.compiler.types import I64, Dim, SymDim, TensorType
 
-WriteGraph = Callable[[Graph, Sequence[Value]], list[Value]]
+
+def _scan(w: Writer, node: Node, x: Sequence[Value]) -> Value:
+    """One result of a loop; the loop is written with the first of them."""
+    key = loop_key(node), tuple(v.name for v in x)
+    if key not in w.loops:
+        w.loops[key] = _written(w, node, x)
+    return w.loops[key][node.attributes["result"]]
 
 
-def write_loop(w: Writer, node: Node, operands: Sequence[Value], write: WriteGraph) -> list[Value]:
-    """All results of a node's loop. `write` writes a graph applied to values."""
+def _written(w: Writer, node: Node, operands: Sequence[Value]) -> list[Value]:
+    """All results of a node's loop."""
+    assert w.graph is not None
     loop = Loop.of(node)
     full = [w.full(v, i.type.shape) for v, i in zip(operands, node.inputs, strict=True)]
     first, rest = len(loop.start), len(loop.start) + len(loop.steps)
@@ -35,10 +43,9 @@ def write_loop(w: Writer, node: Node, operands: Sequence[Value], write: WriteGra
     inside = [Value(w.fresh(names[0]), v.dtype, v.shape) for v in start]
     inside += [Value(w.fresh(names[1]), t.dtype, t.shape) for t in stepped]
     with w.inner() as nodes:
-        values = write(loop.body, [*inside[: first + len(loop.steps)], *fixed])
+        values = w.graph(loop.body, [*inside[: first + len(loop.steps)], *fixed])
         ends = [
-            _own(w, w.full(v, o.type.shape))
-            for v, o in zip(values, loop.body.outputs, strict=True)
+            _own(w, w.full(v, o.type.shape)) for v, o in zip(values, loop.body.outputs, strict=True)
         ]
     body = helper.make_graph(
         nodes, loop.body.name, [_info(v) for v in inside], [_info(v) for v in ends]
@@ -93,3 +100,6 @@ def rename(node: NodeProto, names: dict[str, str]) -> None:
     for attribute in node.attribute:
         for inner in attribute.g.node:
             rename(inner, names)
+
+
+RULES: dict[str, Rule] = {"scan": _scan}

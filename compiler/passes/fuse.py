@@ -112,7 +112,7 @@ class _Partition:
         self._need(draft, [d for d in (*direct, *moved) if d.bits & draft.bits == 0])
 
     def _loop(self, node: Node) -> _Draft | None:
-        """The draft of another result of the same loop. It reads the same, so no cycle can close."""
+        """The draft of another result of this loop. It reads the same, so no cycle can close."""
         if node.op.kind is not Kind.LOOP:
             return None
         key = loop_key(node)

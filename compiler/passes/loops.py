@@ -86,9 +86,7 @@ def join(graph: Graph) -> Graph:
         if found is None:
             return None
         body, places = found
-        return replace(Loop.of(node, operands), body=body).result(
-            places[node.attributes["result"]]
-        )
+        return replace(Loop.of(node, operands), body=body).result(places[node.attributes["result"]])
 
     return unless_same(graph, transform(graph, swap))
 
@@ -263,9 +261,7 @@ class _Trim:
         less = len(new) < len(loop.body.outputs)
         if not (self.changed or less or any(i in outside for i in stacks)):
             return None
-        body = Graph(
-            loop.body.name, (*self.start, *self.steps, *self.fixed), tuple(new)
-        )
+        body = Graph(loop.body.name, (*self.start, *self.steps, *self.fixed), tuple(new))
         remade = Remade(
             Loop(
                 tuple(self.start.values()),

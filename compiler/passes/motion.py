@@ -209,9 +209,9 @@ def _behind(loop: Loop, turns: set[Node], needed: set[Node]) -> dict[Node, None]
     users, nodes = loop.body.users, loop.body.nodes
     can: set[Node] = set()
     for node in reversed(nodes):
-        if node in turns and node not in needed and node.op.name != "input":
-            if can_vectorise(node) and all(u in can for u in users[node]):
-                can.add(node)
+        late = node in turns and node not in needed and node.op.name != "input"
+        if late and can_vectorise(node) and all(u in can for u in users[node]):
+            can.add(node)
     tail: dict[Node, None] = {}
     for node in nodes:
         if node in can and (_is_product(node, turns) or any(i in tail for i in node.inputs)):
@@ -225,9 +225,9 @@ def _sink_sums(loop: Loop, used: frozenset[int]) -> Results | None:
     turns = turning((*loop.carried, *loop.stepped), loop.body.outputs)
     sums: dict[int, list[Node]] = {}
     for i, (place, after) in enumerate(zip(loop.carried, loop.next, strict=True)):
-        if loop.body.outputs.count(after) == 1 and place not in loop.body.outputs:
-            if terms := _terms(place, after, users):
-                sums[i] = terms
+        alone = loop.body.outputs.count(after) == 1 and place not in loop.body.outputs
+        if alone and (terms := _terms(place, after, users)):
+            sums[i] = terms
     wanted = {i: [g for g in terms if _can_sum(g, turns)] for i, terms in sums.items()}
     wanted = {i: terms for i, terms in wanted.items() if terms}
     if not wanted:
@@ -307,21 +307,20 @@ def _leaves(node: Node, turns: set[Node]) -> list[Node]:
 
 def _summed(node: Node, outside: _Outside) -> Node:
     """The sum of a node over all turns."""
-    stacks = [outside.stacks.get(i) for i in node.inputs]
-    x = stacks[0]
+    stacks = outside.stacks
     match node.op.name:
         case "dot_general":
-            y = stacks[1]
-            assert x is not None and y is not None
+            x, y = (stacks[i] for i in node.inputs)
             contract, batch = node.attributes["contract"], node.attributes["batch"]
             axes = [(0, *(a + 1 for a in part)) for part in contract]
             outer = [tuple(a + 1 for a in part) for part in batch]
             return b.dot_general(x, y, (axes[0], axes[1]), (outer[0], outer[1]))
         case "reduce_sum":
-            assert x is not None
-            return b.reduce_sum(x, (0, *(a + 1 for a in node.attributes["axes"])))
+            return b.reduce_sum(
+                stacks[node.inputs[0]], (0, *(a + 1 for a in node.attributes["axes"]))
+            )
         case "scatter_add":
-            places, updates = stacks[1:]
-            assert places is not None and updates is not None
+            _, *rest = node.inputs
+            places, updates = (stacks[i] for i in rest)
             return b.scatter_add(b.zeros(node.type), places, updates)
     return make(node.op.name, _summed(node.inputs[0], outside), **node.attributes)

@@ -849,11 +849,17 @@ _TABLE: dict[str, Callable[..., Value]] = {
 }
 
 
+_STARS: dict[Any, str] = {
+    inspect.Parameter.VAR_POSITIONAL: "*",
+    inspect.Parameter.VAR_KEYWORD: "**",
+}
+
+
 def _parameters(call: Callable[..., Value]) -> tuple[str, ...]:
     """The argument names: `*name` takes any number, `**name` named ones, `name=` is optional."""
     names = []
     for p in list(inspect.signature(call).parameters.values())[1:]:
-        star = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
+        star = _STARS.get(p.kind, "")
         names.append(f"{star}{p.name}{'=' if p.default is not p.empty else ''}")
     return tuple(names)
 

@@ -69,7 +69,7 @@ def wrap(
 
 
 def _replace(value: Value, actual: Mapping[Node, Node]) -> Value:
-    """The value with all of its tensors substituted together: what they share, they go on sharing."""
+    """The value with all of its tensors substituted together: they go on sharing nodes."""
     nodes = list(dict.fromkeys(_nodes(value)))
     made = dict(zip(nodes, substitute(nodes, actual), strict=True))
 

@@ -142,17 +142,13 @@ def _line(site: Site, x: Value, over: Value, length: Value) -> _Line:
 class _Body:
     """The cell applied once, to inputs that stand for any turn's values."""
 
-    def __init__(
-        self, site: Site, cell: Value, line: _Line, carried: Sequence[Tensor]
-    ) -> None:
+    def __init__(self, site: Site, cell: Value, line: _Line, carried: Sequence[Tensor]) -> None:
         self.site, self.cell, self.line, self.carried = site, cell, line, carried
         self.interpreter: Interpreter = site.interpreter
         self.taken: set[str] = set()
         names = self._names()
         self.turn = [
-            Tensor(
-                self._input(name, t.type.with_shape(t.type.shape[1:])), t.axes[1:], t.classes
-            )
+            Tensor(self._input(name, t.type.with_shape(t.type.shape[1:])), t.axes[1:], t.classes)
             for name, t in zip(names, line.steps, strict=False)
         ]
         rest = names[len(line.steps) :]
@@ -227,10 +223,10 @@ class _Body:
             formal.append(self.seed)
             steps.append(self._seeds())
         outer = _around(outputs, {*formal})
-        fixed = {n: self._input(n.name if n.op.name == "input" else n.op.name, n.type) for n in outer}
-        body = Graph(
-            self._name(), (*formal, *fixed.values()), tuple(substitute(outputs, fixed))
-        )
+        fixed = {
+            n: self._input(n.name if n.op.name == "input" else n.op.name, n.type) for n in outer
+        }
+        body = Graph(self._name(), (*formal, *fixed.values()), tuple(substitute(outputs, fixed)))
         return Loop(
             start=tuple(t.node for t in self.carried),
             steps=tuple(steps),
