@@ -51,7 +51,7 @@ def call(
     try:
         match function:
             case Builtin():
-                return call_builtin(interpreter, function, given, span)
+                return call_builtin(interpreter, function, given, span, scope)
             case Closure():
                 return _call_closure(interpreter, function, given, span, scope)
             case Partial():
