@@ -20,7 +20,9 @@ from weft.compiler.type_rules import TypeRuleError, dilated_size
 from weft.compiler.types import F32, I64, U32, Dim, SymDim, TensorType, divide
 from weft.frontends.dsl.axes import align, axis_index, axis_indices, shape_of
 from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit, unknown_argument
+from weft.frontends.dsl.loops import scan
 from weft.frontends.dsl.parameters import draw_name
+from weft.frontends.dsl.registry import SEED
 from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.values import (
     Builtin,
@@ -35,6 +37,7 @@ from weft.frontends.dsl.values import (
 
 if TYPE_CHECKING:
     from weft.frontends.dsl.interpreter import Interpreter
+    from weft.frontends.dsl.modules import Scope
 
 
 _VERBS = frozenset(("takes", "needs", "names", "counts", "differentiates", "has"))
@@ -48,6 +51,7 @@ class Site:
     span: Span
     name: str
     given: tuple[Given, ...] = ()
+    scope: Scope | None = None  # the caller's, whose layer owns new parameters
 
     def place(self, value: Value) -> Span:
         """Where a value stands among the arguments; else the whole call."""
@@ -80,15 +84,20 @@ class Site:
 
 
 def call_builtin(
-    interpreter: Interpreter, function: Builtin, given: Sequence[Given], span: Span
+    interpreter: Interpreter,
+    function: Builtin,
+    given: Sequence[Given],
+    span: Span,
+    scope: Scope | None = None,
 ) -> Value:
-    site = Site(interpreter, span, function.name, tuple(given))
+    site = Site(interpreter, span, function.name, tuple(given), scope)
     signature = _signature(function.call)
     positional = [g.value for g in given if g.name is None]
     named = {g.name: g.value for g in given if g.name is not None}
     known = [p.lstrip("*").rstrip("=") for p in function.parameters]
+    free = any(p.startswith("**") for p in function.parameters)
     for g in given:
-        if g.name is not None and g.name not in known:
+        if g.name is not None and g.name not in known and not free:
             raise unknown_argument(function.name, g.name, known, g.key_span)
     try:
         signature.bind(site, *positional, **named)
@@ -124,7 +133,9 @@ def _wrong_count(function: Builtin, given: Sequence[Given], span: Span) -> Compi
 
 
 def _shown(parameter: str) -> str:
-    """`*axes` as `...axes`, `over=` as `over = ...`."""
+    """`*axes` as `...axes`, `over=` as `over = ...`, `**settings` as `name = ...`."""
+    if parameter.startswith("**"):
+        return "name = ..."
     if parameter.startswith("*"):
         return f"...{parameter[1:]}"
     return f"{parameter[:-1]} = ..." if parameter.endswith("=") else parameter
@@ -713,8 +724,9 @@ def _uniform_node(site: Site, dims: Sequence[Dim], kind: str) -> Node:
     interpreter = site.interpreter
     float_type = interpreter.registry.float_type
     wide = float_type if float_type.bits > 32 else F32  # narrower types would round up to 1
-    seed = interpreter.read("seed")
     drawing = interpreter.init is not None
+    # A parameter is drawn once, also where a loop's turn has a seed of its own.
+    seed = interpreter.registry.inputs[SEED] if drawing else interpreter.read(SEED)
     step = b.constant(0, U32) if drawing else b.cast(interpreter.clock(), U32)
     name = draw_name(interpreter, kind)
     bits = make("random_bits", seed, step, shape=tuple(dims), stream=name)
@@ -858,15 +870,22 @@ _TABLE: dict[str, Callable[..., Value]] = {
     "is_list": _is_list,
     "classes": _classes,
     "grad": _grad,
+    "scan": scan,
     "fail": _fail,
 }
 
 
+_STARS: dict[Any, str] = {
+    inspect.Parameter.VAR_POSITIONAL: "*",
+    inspect.Parameter.VAR_KEYWORD: "**",
+}
+
+
 def _parameters(call: Callable[..., Value]) -> tuple[str, ...]:
-    """The argument names: `*name` takes any number, `name=` may be left out."""
+    """The argument names: `*name` takes any number, `**name` named ones, `name=` is optional."""
     names = []
     for p in list(inspect.signature(call).parameters.values())[1:]:
-        star = "*" if p.kind is inspect.Parameter.VAR_POSITIONAL else ""
+        star = _STARS.get(p.kind, "")
         names.append(f"{star}{p.name}{'=' if p.default is not p.empty else ''}")
     return tuple(names)
 

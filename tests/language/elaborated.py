@@ -22,9 +22,10 @@ from weft.frontends.dsl.builtins import BUILTINS
 from weft.frontends.dsl.elaborate import Declarations
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Module, Scope, load_module
-from weft.frontends.dsl.optimizers import optimizer, resolve
+from weft.frontends.dsl.optimizers import optimizer
 from weft.frontends.dsl.parser import parse_expression
 from weft.frontends.dsl.registry import Registry
+from weft.frontends.dsl.schedules import Schedules
 from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.values import Closure, Tensor, Value
 
@@ -157,7 +158,8 @@ def expression(text: str, module: Module, interpreter: Interpreter) -> tuple[Val
 def schedule(text: str, step: int, declarations: str = "") -> float:
     """A schedule's value at a step, of 100 in all and 10 an epoch."""
     module, interpreter = load(declarations)
-    found = resolve(interpreter, *expression(text, module, interpreter))
+    found, place = expression(text, module, interpreter)
+    found = Schedules(interpreter.registry, interpreter, "rate").argument(found, None, "lr", place)
     scalar = interpreter.tensor(found, F64, Span(module.source, 0, 0))
     return float(run([scalar.node], {"step": np.int64(step)})[0])
 
