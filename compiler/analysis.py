@@ -9,11 +9,12 @@ Both are of the forward pass (`predict`) for one example; `step_flops` is a whol
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from weft.compiler.errors import Diagnostic, Span
 from weft.compiler.graph import Graph, Node
+from weft.compiler.loops import Loop, loops_of
 from weft.compiler.ops import Kind
 from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.pipeline import Target, lower
@@ -99,11 +100,11 @@ def analyse(experiment: Experiment, program: Program, step: Plan) -> Report:
     costs = _Costs()
     opened = inline_calls(program.predict, frozenset())
     results = {line: node.type for line, node in _by_line(opened.nodes)}
-    for node in forward.nodes:
-        costs.add(node.span, "multiply_adds", multiply_adds(node))
-        costs.add(node.span, "flops", flops(node))
-    for node in step.graph.nodes:
-        costs.add(node.span, "step_flops", flops(node))
+    for node, times in executed(forward):
+        costs.add(node.span, "multiply_adds", times * multiply_adds(node))
+        costs.add(node.span, "flops", times * flops(node))
+    for node, times in executed(step.graph):
+        costs.add(node.span, "step_flops", times * flops(node))
     for parameter in parameters:
         costs.add(parameter.span, "parameters", parameter.size)
     for state in program.states.values():
@@ -180,8 +181,20 @@ def _layers(parameters: Iterable[Parameter]) -> tuple[Layer, ...]:
 
 
 def total(graph: Graph, count: Callable[[Node], int]) -> int:
-    """The sum of a count over a graph."""
-    return sum(count(node) for node in graph.nodes)
+    """The sum of a count over all that a graph executes."""
+    return sum(times * count(node) for node, times in executed(graph))
+
+
+def executed(graph: Graph) -> Iterator[tuple[Node, int]]:
+    """Every node, and how often it runs: those of a loop's body once a turn."""
+    loops = {loop[0]: Loop.of(loop[0]) for loop in loops_of(graph.nodes)}
+    for node in graph.nodes:
+        if node.op.name != "scan":
+            yield node, 1
+        elif node in loops:
+            (length,) = static_shape((loops[node].length,))
+            for inner, times in executed(loops[node].body):
+                yield inner, times * length
 
 
 def multiply_adds(node: Node) -> int:

@@ -1,4 +1,4 @@
-"""The graphs that a graph's composite calls carry: their bodies and their stated gradients."""
+"""The graphs inside a graph: the bodies of its calls and loops, and stated gradients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from weft.compiler.graph import Graph, Node
 
 
 def carried(node: Node) -> tuple[Graph, ...]:
-    """The body of a call, and its stated gradient where it has one; nothing for other ops."""
+    """The body of a call or loop, a call's stated gradient if it has one; else nothing."""
+    if node.op.name == "scan":
+        return (node.attributes["body"],)
     if node.op.name != "call":
         return ()
     body, gradient = node.attributes["body"], node.attributes["gradient"]
@@ -14,7 +16,7 @@ def carried(node: Node) -> tuple[Graph, ...]:
 
 
 def bodies(graph: Graph) -> list[Graph]:
-    """Every distinct graph reached through calls, innermost first, without `graph` itself."""
+    """Every distinct graph reached through calls and loops, innermost first, without `graph`."""
     order: list[Graph] = []
     seen = {graph}
     stack = [(graph, iter([g for node in graph.nodes for g in carried(node)]))]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Graph, Node, inline, transform
-from weft.compiler.types import SymDim, bind_dim
+from weft.compiler.loops import Loop, loop_key
+from weft.compiler.types import SymDim, bind_dim, static_shape
 
 
 def evaluate(
@@ -24,26 +25,63 @@ def evaluate(
     `observe` sees every value as it is made; its nodes are the graph's where there are no calls.
     Raises RunError when an input is missing, or not of the type that the graph states.
     """
-    while any(node.op.name == "call" for node in graph.nodes):
-        graph = transform(graph, _open_call)
     bound = _input_sizes(graph, inputs, sizes or {})
+    graph = _opened(graph)
+    arrays = {node: _input(node, inputs, bound) for node in graph.inputs}
+    with np.errstate(all="ignore"):
+        values = _values(graph, arrays, bound, observe)
+    return dict(zip(graph.output_names, values, strict=True))
+
+
+def _values(
+    graph: Graph,
+    arrays: Mapping[Node, np.ndarray],
+    sizes: Mapping[str, int],
+    observe: Callable[[Node, np.ndarray], None] | None = None,
+) -> list[np.ndarray]:
+    """The outputs of a graph without calls; a value is forgotten after its last reader."""
     left = {node: len(users) for node, users in graph.users.items()}
     for output in graph.outputs:
         left[output] += 1
     values: dict[Node, np.ndarray] = {}
-    with np.errstate(all="ignore"):
-        for node in graph.nodes:
-            if node.op.name == "input":
-                values[node] = _input(node, inputs, bound)
-            else:
-                values[node] = evaluate_node(node, [values[i] for i in node.inputs], bound)
-            if observe is not None:
-                observe(node, values[node])
-            for operand in node.inputs:
-                left[operand] -= 1
-                if not left[operand]:
-                    values.pop(operand, None)
-    return {name: values[node] for name, node in graph.named_outputs.items()}
+    loops: dict[Hashable, list[np.ndarray]] = {}
+    for node in graph.nodes:
+        if node.op.name == "input":
+            values[node] = arrays[node]
+        elif node.op.name == "scan":
+            key = loop_key(node)
+            if key not in loops:
+                loops[key] = _loop(Loop.of(node), [values[i] for i in node.inputs], sizes)
+            values[node] = loops[key][node.attributes["result"]]
+        else:
+            values[node] = evaluate_node(node, [values[i] for i in node.inputs], sizes)
+        if observe is not None:
+            observe(node, values[node])
+        for operand in node.inputs:
+            left[operand] -= 1
+            if not left[operand]:
+                values.pop(operand, None)
+    return [values[node] for node in graph.outputs]
+
+
+def _loop(loop: Loop, operands: Sequence[np.ndarray], sizes: Mapping[str, int]) -> list[np.ndarray]:
+    """All results of a loop, turn by turn."""
+    body, (length,) = _opened(loop.body), static_shape((bind_dim(loop.length, sizes),))
+    first, rest = len(loop.start), len(loop.start) + len(loop.steps)
+    carried, stacks, fixed = list(operands[:first]), operands[first:rest], operands[rest:]
+    shapes = [static_shape(_bound((loop.length, *n.type.shape), sizes)) for n in loop.stacked]
+    stacked = [
+        np.empty(shape, node.type.dtype.numpy)
+        for shape, node in zip(shapes, loop.stacked, strict=True)
+    ]
+    for turn in reversed(range(length)) if loop.reverse else range(length):
+        now = [*carried, *(stack[turn] for stack in stacks), *fixed]
+        arrays = dict(zip(body.inputs, map(np.asarray, now), strict=True))
+        results = _values(body, arrays, sizes)
+        carried = results[:first]
+        for stack, value in zip(stacked, results[first:], strict=True):
+            stack[turn] = value
+    return [*map(np.array, carried), *stacked]
 
 
 def evaluate_node(
@@ -53,6 +91,12 @@ def evaluate_node(
     assert node.op.evaluate is not None, node
     attributes = {k: _bound(v, sizes or {}) for k, v in node.attributes.items()}
     return np.asarray(node.op.evaluate(*operands, **attributes))
+
+
+def _opened(graph: Graph) -> Graph:
+    while any(node.op.name == "call" for node in graph.nodes):
+        graph = transform(graph, _open_call)
+    return graph
 
 
 def _open_call(node: Node, operands: tuple[Node, ...]) -> Node | None:

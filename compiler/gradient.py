@@ -4,22 +4,30 @@
     differentiate(output, wrt)         the same for one scalar, with cotangent 1
 
 Rules are written in ops, so gradients can be differentiated again. A rule builds the cotangents of
-all operands; those that nobody asked for are simply not used.
+all operands; those that nobody asked for are simply not used. The results of a loop have one rule
+together, `scan`, which takes a cotangent or None for each of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, InternalError
 from weft.compiler.gradient_arrays import ARRAYS
 from weft.compiler.gradient_elementwise import ELEMENTWISE, Cotangents, Rule
+from weft.compiler.gradient_loops import scan_gradient
 from weft.compiler.gradient_windows import WINDOWS
 from weft.compiler.graph import Graph, Node, inline, locate, rewrite, substitute, topological
+from weft.compiler.loops import loops_of
 from weft.compiler.types import Dim
 
-RULES: dict[str, Rule] = ELEMENTWISE | ARRAYS | WINDOWS
+RULES: dict[str, Rule] = {
+    **ELEMENTWISE,
+    **ARRAYS,
+    **WINDOWS,
+    "scan": lambda cts, node, *operands: scan_gradient(vjp, cts, node, *operands),
+}
 
 _SOURCE = "has no operand to differentiate by"
 _STEPS = "is constant wherever it is continuous: its gradient is 0"
@@ -79,19 +87,33 @@ def vjp(outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Sequence[Node]
         arrived.setdefault(output, []).append(cotangent)
     totals: dict[Node, Node] = {}
     wanted = frozenset(targets)
+    loops = {node: loop for loop in loops_of(order) for node in loop}
+    ends: dict[Node, Node] = {}
     for node in reversed(order):
-        if node not in arrived or node not in active:
-            continue
-        ct = _total(arrived.pop(node), node)
-        if node in wanted:
-            totals[node] = ct
-        if not any(i in active for i in node.inputs):
+        ct: Node | Sequence[Node | None] | None = None
+        if node in arrived and node in active:
+            ends[node] = ct = _total(arrived.pop(node), node)
+            if node in wanted:
+                totals[node] = ct
+        if node in loops:
+            ct = _together(node, loops[node], ends)
+        if ct is None or not any(i in active for i in node.inputs):
             continue
         for operand, part in zip(node.inputs, _apply(node, ct), strict=True):
             if part is not None and operand in active:
                 arrived.setdefault(operand, []).append(locate(part, node.span))
     span = outputs[0].span if outputs else None
     return [totals.get(w) or locate(b.zeros(w.type), span) for w in targets]
+
+
+def _together(
+    node: Node, loop: Sequence[Node], ends: Mapping[Node, Node]
+) -> tuple[Node | None, ...] | None:
+    """All cotangents of a loop, at the first of its nodes: the last that the walk comes to."""
+    if node is not loop[0] or not any(n in ends for n in loop):
+        return None
+    known = {n.attributes["result"]: ends[n] for n in loop if n in ends}
+    return tuple(known.get(i) for i in range(len(node.attributes["body"].outputs)))
 
 
 def _is_float(node: Node) -> bool:
@@ -135,9 +157,9 @@ def _joined(parts: list[Node]) -> Node | None:
     return b.concat(pieces, axis) if whole else None
 
 
-def _apply(node: Node, ct: Node) -> Cotangents:
+def _apply(node: Node, ct: Node | Sequence[Node | None]) -> Cotangents:
     stated: Graph | None = node.attributes.get("gradient") if node.op.name == "call" else None
-    if stated is not None:
+    if stated is not None and isinstance(ct, Node):
         arguments = dict(zip(stated.inputs, (*node.inputs, ct), strict=True))
         parts: Cotangents = tuple(substitute(stated.outputs, arguments))
     elif node.op.name in RULES:

@@ -32,6 +32,7 @@ class Kind(Enum):
     INDEXING = "indexing"  # positions that depend on data
     ORDER = "order"  # sorting and running sums along an axis
     CALL = "call"  # a composite with a body
+    LOOP = "loop"  # a body, run turn by turn
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,11 @@ _ROWS = (
     _row("cumsum", 1, t.same_shape_along_axis, Kind.ORDER, m.cumsum, "axis", "reverse"),
     # Composites: `body` is a Graph, `config` names the static arguments, `gradient` may be None.
     _row("call", None, t.call, Kind.CALL, None, "name", "body", "config", "gradient"),
+    # One result of a loop, see `loops.py`: all results of a loop are nodes that differ in `result`.
+    _row(
+        "scan", None, t.scan, Kind.LOOP, None,
+        "body", "carried", "stepped", "length", "reverse", "result",
+    ),
 )  # fmt: skip
 
 OPS: dict[str, Op] = {row.name: row for row in _ROWS}

@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 
 from weft.compiler.errors import CompileError, InternalError, did_you_mean, one_of
 from weft.compiler.graph import Graph
+from weft.compiler.loops import with_bodies
 from weft.compiler.passes.bind import bind
 from weft.compiler.passes.cleanup import cse
 from weft.compiler.passes.decompose import drop_stop_gradient, inline_calls
 from weft.compiler.passes.fold import fold
 from weft.compiler.passes.fuse import fuse
+from weft.compiler.passes.loops import join, trim
 from weft.compiler.passes.memory import plan
+from weft.compiler.passes.motion import hoist, sink
 from weft.compiler.passes.pack import Arena, pack
 from weft.compiler.passes.simplify import simplify
 from weft.compiler.plan import Abilities, Plan
@@ -49,10 +52,12 @@ class Pass:
 
 
 def optimise(graph: Graph) -> Graph:
-    """Simplify, fold and share until nothing changes."""
+    """Simplify, fold, share and move work out of loops, inner ones first, until nothing changes."""
+    graph = join(graph)
     for _ in range(MAX_ROUNDS):
         before = graph
         graph = cse(fold(simplify(graph)))
+        graph = hoist(sink(trim(with_bodies(join(graph), optimise))))
         if graph is before:
             break
     return graph

@@ -4,7 +4,7 @@
     init         seed -> state                                    (once)
     eval_step    state, batch -> metrics                          (valid and test splits)
     predict      state, inputs -> outputs                         (and ONNX)
-    epoch_end    state -> state, metrics                          (means of the epoch; resets)
+    epoch_end    state, other metrics -> state, metrics           (means of the epoch; resets)
 
 `Experiment` is what a front end states; `Program` is what the compiler makes of it. Both are plain
 data over graphs: nothing here runs anything.
@@ -13,7 +13,7 @@ data over graphs: nothing here runs anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from weft.compiler.errors import Diagnostic, Span
@@ -25,9 +25,10 @@ from weft.compiler.types import TensorType
 class State:
     """A tensor that lives from step to step.
 
-    `role`: `parameter`, `slot` (of an optimiser), `buffer` (a layer's `state`), `average` (of a
-    parameter), `metric` (a running sum), `counter` (the step) or `seed`. `init` builds the initial
-    value; it may read the `seed` input and, for slots and averages, other states' initial values.
+    `role`: `parameter`, `slot` (of an optimiser), `buffer` (a layer's or schedule's `state`),
+    `average` (of a parameter), `metric` (a running sum), `counter` (the step) or `seed`. `init`
+    builds the initial value; it may read the `seed` input and, for slots and averages, other
+    states' initial values.
     """
 
     name: str
@@ -39,21 +40,41 @@ class State:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """What an update of one parameter asks of all parameters before it goes on.
+
+    `sent` is an output of the update's graph, `received` an input, by the kind:
+    `together`: a tensor of each parameter -> all of them as one vector of `PARAMETERS` elements;
+    `gradient`: a point for each parameter -> the gradient of the objective by this one, there.
+    """
+
+    kind: str
+    sent: str
+    received: str
+
+
+PARAMETERS = "parameters"
+"""The symbol for the number of elements that come `together`."""
+
+
+@dataclass(frozen=True)
 class Update:
     """An optimiser's equations for one type of parameter.
 
     `graph` reads `theta`, `grad`, the slots, and by their names states such as `step`; its outputs
-    `theta` and the slots are the new values. `initial` builds a slot's first value; it may read the
-    input `theta`, which stands for the parameter's own initial value.
+    `theta` and the slots are the new values. A slot has a type of its own. `initial` builds a
+    slot's first value; it may read the input `theta`, which stands for the parameter's own initial
+    value. `exchanges` come in their order: what one sends may depend on what those before received.
     """
 
     graph: Graph
     initial: Mapping[str, Node]
+    exchanges: tuple[Exchange, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Optimizer:
-    """An update rule, instantiated by type: the whole arena's where it is elementwise."""
+    """An update rule, made for a parameter's type."""
 
     name: str
     rule: Callable[[TensorType], Update]
@@ -65,14 +86,15 @@ class Objective:
     """One `minimize`: its scalar loss, the parameters it moves, and how.
 
     `before` are the nodes that this loss sees as the parameters; `after` are placeholders that
-    stand for the updated parameters in what comes later in the step.
+    stand for the updated parameters in what comes later in the step. `optimizers` says for each
+    parameter what moves it: one for all, or one for each group.
     """
 
     name: str
     loss: Node
     before: Mapping[str, Node]
     after: Mapping[str, Node]
-    optimizer: Optimizer
+    optimizers: Mapping[str, Optimizer]
     clip: Callable[[Node], Node] | None = None
     span: Span | None = None
 
@@ -81,7 +103,9 @@ class Objective:
 class Forward:
     """The training step before differentiation: objectives in order, metrics, state updates.
 
-    `updates` maps a state's name to its new value as the forward pass leaves it.
+    `updates` maps a state's name to its new value as the forward pass leaves it; `epoch_updates`,
+    to its new value at the end of an epoch, which may read inputs such as `valid.loss`. `constrain`
+    moves each parameter, after its update, to where it may be.
     """
 
     states: Mapping[str, State]
@@ -90,6 +114,8 @@ class Forward:
     metrics: Mapping[str, Node]
     updates: Mapping[str, Node]
     average: Callable[[Node, Node], Node] | None = None
+    constrain: Callable[[Node], Node] | None = None
+    epoch_updates: Mapping[str, Node] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

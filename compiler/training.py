@@ -1,26 +1,26 @@
-"""The training step as one graph: differentiate, clip, update, average, accumulate metrics.
+"""The training step as one graph: differentiate, clip, update, constrain, average, accumulate.
 
 For each `minimize` in order:
 
-    loss -> gradients -> [pack -> clip -> optimiser -> unpack] -> new parameters -> next `minimize`
+    loss -> gradients -> [pack -> clip -> optimiser -> unpack] -> constrain -> next `minimize`
 
-All parameters of an objective are laid end to end for clipping and for an elementwise optimiser,
-which so is a handful of operations; the `pack` pass makes that layout the one that state lives in.
+Parameters with the same elementwise equations are laid end to end, so that their update is a
+handful of operations; the `pack` pass makes that layout the one that state lives in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from weft.compiler import builder as b
 from weft.compiler.composites import bodies
 from weft.compiler.gradient import differentiate
 from weft.compiler.graph import Graph, Node, locate, substitute, topological
-from weft.compiler.ops import Kind
+from weft.compiler.moves import Block, Move, blocks
 from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.passes.pack import Arena, layout, pack_values, unpack_values
-from weft.compiler.program import Experiment, Forward, Objective, Program, State, Update
+from weft.compiler.program import Experiment, Forward, Objective, Program, State
 from weft.compiler.types import F64, U32, TensorType, symbol
 
 SEED, STEP, COUNT = "seed", "step", "metrics.count"
@@ -42,7 +42,7 @@ def build(experiment: Experiment, keep: frozenset[str] = frozenset()) -> Program
         train_step=train_step,
         eval_step=_graph("eval_step", experiment.eval_inputs, experiment.eval_metrics),
         predict=_graph("predict", experiment.predict_inputs, experiment.predict_outputs),
-        epoch_end=_epoch_end(step.states, tuple(experiment.forward.metrics)),
+        epoch_end=_epoch_end(step, tuple(experiment.forward.metrics)),
         metrics=tuple(experiment.forward.metrics),
         groups=tuple(step.groups),
     )
@@ -68,16 +68,11 @@ def inlined(forward: Forward, keep: frozenset[str]) -> Forward:
     }
     opened = inline_calls(graph, keep | stated)
     nodes = dict(zip(opened.output_names, opened.outputs, strict=True))
-    return Forward(
-        states=forward.states,
-        inputs=forward.inputs,
-        objectives=tuple(
-            Objective(o.name, nodes[o.name], o.before, o.after, o.optimizer, o.clip, o.span)
-            for o in forward.objectives
-        ),
+    return replace(
+        forward,
+        objectives=tuple(replace(o, loss=nodes[o.name]) for o in forward.objectives),
         metrics={name: nodes[name] for name in forward.metrics},
         updates={name: nodes[name] for name in forward.updates},
-        average=forward.average,
     )
 
 
@@ -125,89 +120,113 @@ class _Step:
         outputs = {**metrics, **{n: self.values[n] for n in order}}
         reached = set(topological(outputs.values()))
         fields = [n for n in forward.inputs if n.name not in self.states]
-        inputs = [self.inputs[n] for n in self.states if self.inputs[n] in reached]
+        # A state that is only written is an input too: by that its new value is known as one.
+        inputs = [self.inputs[n] for n in self.states if n in order or self.inputs[n] in reached]
         inputs += [n for n in fields if n in reached]
         return _graph("train_step", inputs, outputs)
 
     def _objective(self, objective: Objective) -> None:
-        names = list(objective.before)
-        gradients = differentiate(objective.loss, list(objective.before.values()))
-        gradients = substitute(gradients, self.later)
-        theta = substitute(objective.before.values(), self.later)
-        for arena, places in _by_dtype(objective.name, names, theta):
-            self._group(
-                objective,
-                arena,
-                [names[i] for i in places],
-                [theta[i] for i in places],
-                [gradients[i] for i in places],
-            )
+        before = list(objective.before.values())
+        raw = dict(zip(objective.before, differentiate(objective.loss, before), strict=True))
+        theta = dict(zip(objective.before, substitute(before, self.later), strict=True))
+        parts = blocks(objective, theta)
+        moves = [move for block in parts for move in block.moves]
+        self._gradients(objective, parts, raw, {}, "grad")
+        for move in moves:
+            move.values["theta"] = move.pack([theta[n] for n in move.names])
+            move.values |= {name: self.inputs[name] for name in move.others}
+            self._slots(move)
+        for place in range(max(len(move.update.exchanges) for move in moves)):
+            self._exchange(objective, parts, raw, theta, place)
+        for move in moves:
+            self._finish(move)
+        for block in parts:
+            new = [self.values[n] for n in block.names]
+            if self.forward.constrain is not None:
+                new = [_constrained(self.forward.constrain, value) for value in new]
+                self.values |= zip(block.names, new, strict=True)
+            self.groups += [group for move in block.moves for group in move.slot_groups]
+            self.groups.append(block.names)
+            for name, value in zip(block.names, new, strict=True):
+                locate(value, objective.span)
+                self.later[objective.after[name]] = value
+            if self.forward.average is not None:
+                self._average(self.forward.average, block.arena, list(block.names), new, objective)
 
-    def _group(
+    def _gradients(
         self,
         objective: Objective,
-        arena: Arena,
-        names: list[str],
-        theta: list[Node],
-        gradients: list[Node],
+        parts: Sequence[Block],
+        raw: Mapping[str, Node],
+        points: Mapping[Node, Node],
+        name: str,
     ) -> None:
-        flat = pack_values(gradients, arena)
-        if objective.clip is not None:
-            flat = inline(objective.clip(flat))
-        whole = objective.optimizer.rule(arena.type)
-        if elementwise(whole.graph):
-            new = self._update(objective, whole, names, pack_values(theta, arena), flat, arena)
-        else:
-            new = []
-            for name, old, gradient in zip(names, theta, unpack_values(flat, arena), strict=True):
-                update = objective.optimizer.rule(old.type)
-                new += self._update(objective, update, [name], old, gradient, None)
-        self.groups.append(tuple(names))
-        for name, value in zip(names, new, strict=True):
-            locate(value, objective.span)
-            self.values[name] = value
-            self.later[objective.after[name]] = value
-        if self.forward.average is not None:
-            self._average(self.forward.average, arena, names, new, objective)
+        """Give every move the gradient at these points (else: the parameters) under a name."""
+        values = substitute(raw.values(), {**self.later, **points})
+        gradients = dict(zip(raw, values, strict=True))
+        for dtype in dict.fromkeys(part.arena.dtype for part in parts):
+            same = [part for part in parts if part.arena.dtype == dtype]
+            if objective.clip is not None:
+                members = [(m.name, m.shape) for part in same for m in part.arena.members]
+                whole = layout(objective.name, dtype, members)
+                flat = inline(
+                    objective.clip(pack_values([gradients[n] for n, _ in members], whole))
+                )
+                gradients |= zip(whole.by_name, unpack_values(flat, whole), strict=True)
+                start = 0
+                for part in same:
+                    end = start + part.arena.size
+                    part.give(name, gradients, b.slice_(flat, (start,), (end,)))
+                    start = end
+            else:
+                for part in same:
+                    part.give(name, gradients, None)
 
-    def _update(
+    def _slots(self, move: Move) -> None:
+        """The states of the slots, each with the first value that the equations state."""
+        for slot in move.update.initial:
+            nodes = []
+            for name, owner in move.slot_states(slot).items():
+                parameter = self.states[owner]
+                first = move.initial(slot, owner, parameter.init)
+                state = State(name, first.type, "slot", first, parameter.span, owner)
+                nodes.append(self.state(state))
+            move.values[slot] = move.pack(nodes, slot)
+
+    def _exchange(
         self,
         objective: Objective,
-        update: Update,
-        names: list[str],
-        theta: Node,
-        gradient: Node,
-        arena: Arena | None,
-    ) -> list[Node]:
-        """Apply an update graph to one value, or to an arena's; the new values by member."""
-        graph = update.graph
-        arguments = {"theta": theta, "grad": gradient, **self._common()}
-        members: dict[str, list[str]] = {}
-        for slot, initial in update.initial.items():
-            members[slot] = [f"{objective.optimizer.name}.{slot}/{n}" for n in names]
-            nodes = [
-                self._slot(member, owner, initial, graph)
-                for member, owner in zip(members[slot], names, strict=True)
-            ]
-            arguments[slot] = pack_values(nodes, arena) if arena else nodes[0]
-        values = {node: arguments[node.name] for node in graph.inputs}
-        results = dict(zip(graph.output_names, substitute(graph.outputs, values), strict=True))
-        for slot in update.initial:
-            self.groups.append(tuple(members[slot]))
-            flat = results[slot]
-            parts = unpack_values(flat, arena) if arena else (flat,)
-            self.values |= dict(zip(members[slot], parts, strict=True))
-        theta = results["theta"]
-        return list(unpack_values(theta, arena)) if arena else [theta]
+        parts: Sequence[Block],
+        raw: Mapping[str, Node],
+        theta: Mapping[str, Node],
+        place: int,
+    ) -> None:
+        """The exchange at this place of each update that has one."""
+        moves = [m for part in parts for m in part.moves if len(m.update.exchanges) > place]
+        together = [m for m in moves if m.update.exchanges[place].kind == "together"]
+        for optimizer in dict.fromkeys(m.optimizer for m in together):
+            group = [m for m in together if m.optimizer is optimizer]
+            sent = [v for m in group for v in m.unpack(m.result(m.update.exchanges[place].sent))]
+            everything = b.concat([b.flatten(v) for v in sent], 0)
+            for move in group:
+                move.receive(move.update.exchanges[place].received, everything)
+        asking = [m for m in moves if m.update.exchanges[place].kind == "gradient"]
+        if asking:
+            points = dict(theta)
+            for move in asking:
+                found = move.unpack(move.result(move.update.exchanges[place].sent))
+                points |= zip(move.names, found, strict=True)
+            at = {objective.before[n]: point for n, point in points.items()}
+            self._gradients(objective, parts, raw, at, f"gradient {place}")
+            for move in asking:
+                received = move.update.exchanges[place].received
+                move.values[received] = move.values[f"gradient {place}"]
 
-    def _common(self) -> dict[str, Node]:
-        return {STEP: self.inputs[STEP], SEED: self.inputs[SEED]}
-
-    def _slot(self, name: str, owner: str, initial: Node, graph: Graph) -> Node:
-        """A slot's state for one parameter; its first value, as the equations state it."""
-        parameter = self.states[owner]
-        first = _resized(initial, graph.inputs[0], parameter)
-        return self.state(State(name, parameter.type, "slot", first, parameter.span, owner))
+    def _finish(self, move: Move) -> None:
+        self.values |= zip(move.names, move.unpack(move.result("theta")), strict=True)
+        for slot in move.update.initial:
+            parts = move.unpack(move.result(slot), slot)
+            self.values |= zip(move.slot_states(slot), parts, strict=True)
 
     def _average(
         self,
@@ -238,51 +257,16 @@ class _Step:
             self.values[state] = old + (size if value is None else b.cast(value, F64) * size)
 
 
-def _by_dtype(
-    name: str, names: Sequence[str], nodes: Sequence[Node]
-) -> list[tuple[Arena, list[int]]]:
-    """One arena for each element type among the parameters (almost always one)."""
-    kinds = list(dict.fromkeys(n.type.dtype for n in nodes))
-    result = []
-    for dtype in kinds:
-        places = [i for i, n in enumerate(nodes) if n.type.dtype == dtype]
-        members = [(names[i], nodes[i].type.shape) for i in places]
-        result.append((layout(name, dtype, members), places))
-    return result
-
-
 def inline(node: Node) -> Node:
     """A node with every composite below it opened."""
     inputs = tuple(n for n in topological([node]) if n.op.name == "input")
     return inline_calls(Graph("rule", inputs, (node,)), frozenset()).outputs[0]
 
 
-def elementwise(graph: Graph) -> bool:
-    """Whether each element of the outputs depends on the same element of the inputs alone."""
-    graph = inline_calls(graph, frozenset())
-    for node in graph.nodes:
-        if node.type.rank == 0 and all(i.type.rank == 0 for i in node.inputs):
-            continue
-        if node.op.name == "broadcast_in_dim" and node.inputs[0].type.rank == 0:
-            continue
-        if node.op.kind is not Kind.ELEMENTWISE and node.op.name != "input":
-            return False
-    return True
-
-
-def _resized(initial: Node, theta: Node, parameter: State) -> Node:
-    """A slot's first value, stated for the arena's type, for one parameter."""
-    if initial.type == parameter.type:
-        return substitute([initial], {theta: parameter.init})[0]
-    done: dict[Node, Node] = {theta: parameter.init}
-    for node in topological([initial]):
-        if node in done:
-            continue
-        if node.op.name == "broadcast_in_dim" and node.inputs[0].type.rank == 0:
-            done[node] = b.broadcast(done[node.inputs[0]], parameter.type.shape, ())
-        else:
-            done[node] = substitute([node], {i: done[i] for i in node.inputs})[0]
-    return done[initial]
+def _constrained(rule: Callable[[Node], Node], value: Node) -> Node:
+    """The rule, opened on its own, at a new value of a parameter."""
+    theta = b.input_("theta", value.type)
+    return substitute([inline(rule(theta))], {theta: value})[0]
 
 
 def _init(states: Mapping[str, State]) -> Graph:
@@ -294,10 +278,19 @@ def _init(states: Mapping[str, State]) -> Graph:
     return inline_calls(Graph("init", (seed,), tuple(values), tuple(states)), frozenset())
 
 
-def _epoch_end(states: Mapping[str, State], metrics: tuple[str, ...]) -> Graph:
-    """Means of the metrics over the epoch, and their sums back at zero."""
-    inputs = {n: b.input_(n, s.type) for n, s in states.items() if s.role == "metric"}
-    count = inputs[COUNT]
-    outputs = {m: inputs[f"metrics.{m}"] / count for m in metrics}
-    outputs |= {n: b.zeros(node.type) for n, node in inputs.items()}
-    return _graph("epoch_end", tuple(inputs.values()), outputs)
+def _epoch_end(step: _Step, metrics: tuple[str, ...]) -> Graph:
+    """Means of the metrics over the epoch, their sums back at zero, and what changes by epoch.
+
+    Metrics of other parts of the data are inputs, such as `valid.loss`.
+    """
+    forward = step.forward
+    sums = {n: b.input_(n, s.type) for n, s in step.states.items() if s.role == "metric"}
+    means = {m: sums[f"metrics.{m}"] / sums[COUNT] for m in metrics}
+    known = {f"train.{m}": mean for m, mean in means.items()}
+    changed = list(forward.epoch_updates.values())
+    free = [n for n in topological(changed) if n.op.name == "input"]
+    values = substitute(changed, {n: known[n.name] for n in free if n.name in known})
+    outputs = {**means, **{n: b.zeros(node.type) for n, node in sums.items()}}
+    outputs |= zip(forward.epoch_updates, values, strict=True)
+    inputs = (*sums.values(), *(n for n in free if n.name not in known))
+    return _graph("epoch_end", inputs, outputs)

@@ -443,6 +443,38 @@ def call(*types: TensorType, name: str, body: Any, config: Any, gradient: Any) -
     return result
 
 
+def scan(
+    *types: TensorType,
+    body: Any,
+    carried: int,
+    stepped: int,
+    length: Dim,
+    reverse: bool,
+    result: int,
+) -> TensorType:
+    """Operands: `carried` first values, `stepped` stacks to go along axis 0 of, the fixed rest."""
+    inputs = [node.type for node in body.inputs]
+    outputs = [node.type for node in body.outputs]
+    if len(types) != len(inputs) or min(carried, stepped, len(types) - carried - stepped) < 0:
+        raise TypeRuleError(f"`{body.name}` takes {len(inputs)} values, got {len(types)}")
+    if isinstance(length, int) and length < 0:
+        raise TypeRuleError(f"a loop of {length} turns")
+    for place, type in enumerate(types):
+        seen = type
+        if carried <= place < carried + stepped:
+            if not type.rank or type.shape[0] != length:
+                raise TypeRuleError(f"{length} turns don't go along axis 0 of {type}")
+            seen = type.with_shape(type.shape[1:])
+        if seen != inputs[place]:
+            raise TypeRuleError(f"`{body.name}` takes {inputs[place]} where a turn has {seen}")
+    if len(outputs) < carried or outputs[:carried] != inputs[:carried]:
+        raise TypeRuleError(f"`{body.name}` carries {inputs[:carried]} on as {outputs[:carried]}")
+    if not 0 <= result < len(outputs):
+        raise TypeRuleError(f"there is no result {result} of {len(outputs)}")
+    made: TensorType = outputs[result]
+    return made if result < carried else made.with_shape((length, *made.shape))
+
+
 ALL_KINDS = ("float", "int", "uint", "bool")
 NUMBERS = ("float", "int", "uint")
 SIGNED = ("float", "int")

@@ -75,6 +75,7 @@ class Trainer:
         self.losses = tuple(o.name for o in experiment.forward.objectives)
         self.rule = criterion(experiment, parts)
         watched = {"valid"} | ({self.rule.split} if self.rule else set())
+        watched |= {name.partition(".")[0] for name in self.session.fields("epoch_end")}
         self.evaluated = [name for name in parts if name in watched and name != "train"]
         self.step = 0
         self._saved = -1  # the step of the last checkpoint
@@ -211,7 +212,8 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Evaluate, take the sums, log and save. Killed anywhere in it, it is done again whole."""
         others = {split: self._evaluate(split) for split in self.evaluated}
-        means = self.session.run("epoch_end", {})
+        seen = {f"{s}.{n}": np.array(v) for s, ms in others.items() for n, v in ms.items()}
+        means = self.session.run("epoch_end", seen)
         measured = {"train": {n: float(v) for n, v in means.items()}, **others}
         self.ledger = self.ledger.after(self.rule, self.step, self.epoch, measured)
         flat = {f"{part}.{n}": v for part, values in measured.items() for n, v in values.items()}

@@ -14,9 +14,12 @@ import numpy as np
 
 from weft.backends.base import Arrays, Step
 from weft.backends.numpy import blas
+from weft.backends.numpy.loops import loop_scratch
 from weft.backends.numpy.ops import TABLE, scratch
 from weft.backends.numpy.printer import print_source
+from weft.compiler.composites import bodies
 from weft.compiler.errors import RunError
+from weft.compiler.graph import Node
 from weft.compiler.plan import ALIGNMENT, Abilities, Plan
 
 _IN_PLACE = frozenset(
@@ -103,6 +106,10 @@ def _checked(name: str, plan: Plan, state: Arrays) -> np.ndarray:
     return array
 
 
+def _scratch(node: Node) -> int:
+    return loop_scratch(node, _ABILITIES) if node.op.name == "scan" else scratch(node)
+
+
 _ABILITIES = Abilities(
     views=frozenset(
         {"reshape", "transpose", "broadcast_in_dim", "slice", "reverse", "stop_gradient"}
@@ -111,7 +118,7 @@ _ABILITIES = Abilities(
     in_place=_IN_PLACE,
     registers=True,
     folded=frozenset({"constant", "iota", "dim_size"}),
-    scratch=scratch,
+    scratch=_scratch,
 )
 
 
@@ -126,7 +133,7 @@ class NumpyBackend:
 
     def compile(self, plan: Plan) -> NumpyExecutable:
         """Print, run the printed definitions, and keep both."""
-        for node in plan.graph.nodes:
+        for node in (n for part in (plan.graph, *bodies(plan.graph)) for n in part.nodes):
             if node.op.name not in self.ops:
                 raise RunError(f"the numpy backend has no rule for `{node.op.name}`", node.span)
             if node.type.dtype.name in ("f16", "bf16"):
@@ -136,7 +143,7 @@ class NumpyBackend:
                     found=f"`{node.type}`",
                     hint="train with `precision = f32`",
                 )
-        source, namespace = print_source(plan)
+        source, namespace = print_source(plan, self.abilities)
         return NumpyExecutable(plan, source, _define(source, namespace, plan.graph.name))
 
 

@@ -14,6 +14,7 @@ from importlib import import_module
 from math import prod
 
 from weft.backends.numpy.template import shape_of
+from weft.compiler.composites import bodies
 from weft.compiler.graph import Graph, Node
 
 # OpenBLAS keeps to one thread below these by itself: multiply-adds of a product, elements of a
@@ -45,10 +46,11 @@ def controls() -> tuple[Callable[[], int], Callable[[int], object]] | None:
 
 def wants_one_thread(graph: Graph) -> bool:
     """Whether products would be threaded, but none is worth it."""
-    sizes = [_multiply_adds(node) for node in graph.nodes]
+    nodes = [node for part in (graph, *bodies(graph)) for node in part.nodes]
+    sizes = [_multiply_adds(node) for node in nodes]
     return max(sizes, default=0) < WORTHWHILE and any(
         size > (_OWN_VECTOR if node.op.name == "reduce_sum" else _OWN_PRODUCT)
-        for size, node in zip(sizes, graph.nodes, strict=True)
+        for size, node in zip(sizes, nodes, strict=True)
     )
 
 

@@ -137,7 +137,7 @@ def erf(p: Printer, node: Node) -> None:
         return
     p.use("error_function", kernels.error_function)
     dtype = p.constant(node.type.dtype.numpy, f"{node.type.dtype.name}_type")
-    erf = p.setup("erf", f"error_function({size}, {dtype})")
+    erf = p.shared("erf", f"error_function({size}, {dtype})")
     if p.plan.places[x] != p.plan.places[node]:
         p.line(f"{p.out(node)}[...] = {p.operand(x)}")
     flat = p.memory(node, contiguous((size,)).shifted(p.layout(node).offset))

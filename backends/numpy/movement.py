@@ -28,7 +28,7 @@ def random_bits(p: Printer, node: Node) -> None:
     shape = shape_of(node)
     p.use("Philox", kernels.Philox)
     stream = p.constant(node.attributes["stream"], "stream")
-    draw = p.setup("draw", f"Philox({prod(shape)}, {stream})")
+    draw = p.shared("draw", f"Philox({prod(shape)}, {stream})")
     seed, step = p.array(node.inputs[0]), p.scalar(node.inputs[1])
     if p.is_register(node):
         p.assign(node, f"{draw}({seed}, {step})[0]")
@@ -123,7 +123,7 @@ def scatter_add(p: Printer, node: Node) -> None:
     x, indices, updates = node.inputs
     make = p.use("scatterer", kernels.scatterer)
     dims = node.attributes["batch_dims"]
-    scatter = p.setup("scatter", f"{make}({shape_of(x)}, {shape_of(indices)}, {dims})")
+    scatter = p.shared("scatter", f"{make}({shape_of(x)}, {shape_of(indices)}, {dims})")
     p.line(f"{p.out(node)}[...] = {p.operand(x)}")
     p.line(f"{scatter}({p.out(node)}, {p.array(indices)}, {p.array(updates)})")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import prod
 
-from weft.backends.numpy import convolution, products, windows
+from weft.backends.numpy import convolution, loops, products, windows
 from weft.backends.numpy import elementwise as e
 from weft.backends.numpy import movement as m
 from weft.backends.numpy import reductions as r
@@ -98,6 +98,8 @@ TABLE: dict[str, Template] = {
     "top_k": e.meaning,
     "arg_top_k": e.meaning,
     "cumsum": m.cumsum,
+    # Loops.
+    "scan": loops.scan_template,
 }
 
 

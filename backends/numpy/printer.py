@@ -29,13 +29,13 @@ from weft.compiler.evaluate import evaluate_node
 from weft.compiler.graph import Node
 from weft.compiler.passes.fuse import Group
 from weft.compiler.passes.views import Layout, contiguous
-from weft.compiler.plan import Buffer, Plan
+from weft.compiler.plan import Abilities, Buffer, Plan
 from weft.compiler.types import DType, TensorType, static_shape
 
 
-def print_source(plan: Plan) -> tuple[str, dict[str, Any]]:
+def print_source(plan: Plan, abilities: Abilities) -> tuple[str, dict[str, Any]]:
     """The source, and the objects that its free names stand for."""
-    return Printer(plan).run()
+    return Printer(plan, abilities).run()
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,17 @@ class _Line:
 class Printer:
     """Collects the lines of one step; the templates in `ops.py` write through it."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, abilities: Abilities, outer: Printer | None = None) -> None:
+        self.plan, self.abilities, self.outer = plan, abilities, outer
         self.space: dict[str, Any] = {"view": view, "ndarray": np.ndarray, "refuse": refuse}
         self.constants: list[str] = []
+        self._functions: list[str] = []
         self._setup: list[str] = []
         self._lines: list[_Line] = []
         self._names: dict[Any, str] = {}
-        self._taken: set[str] = {"state", "arena", "inputs", "step", "bind", *self.space}
+        self._taken = {"state", "arena", "inputs", "step", "bind", "turn", *self.space}
+        if outer is not None:
+            self.space, self.constants, self._taken = outer.space, outer.constants, outer._taken
         self._bases: dict[Buffer, str] = {}
         self._cells: set[Node] = set()
         self._number = {node: i for i, node in enumerate(plan.order)}
@@ -69,6 +72,21 @@ class Printer:
         name = self._fresh(hint)
         self._setup.append(f"{name} = {text}")
         return name
+
+    def shared(self, hint: str, text: str) -> str:
+        """`setup` for what depends on no memory: made once for all turns of a loop."""
+        return self.setup(hint, text) if self.outer is None else self.outer.shared(hint, text)
+
+    def function(self, plan: Plan) -> str:
+        """A function that binds another plan, a loop's turn, to its arrays; its name."""
+        name = self._fresh("bind_turn")
+        self._functions += Printer(plan, self.abilities, self).turn(name)
+        return name
+
+    def together(self, node: Node) -> list[Node]:
+        """The results of the node's loop, in order."""
+        group = next(g for g in self.plan.groups if node in g.members)
+        return sorted(group.nodes, key=self._number.__getitem__)
 
     def use(self, name: str, thing: Any) -> str:
         """A name for a function of NumPy's or of the kernels."""
@@ -187,12 +205,13 @@ class Printer:
             hint = base
             if base == "arena" and node is not None:
                 hint = f"t{self._number[node]}"
-        text = f"view({base}, {self._dtype(dtype)}, {layout.shape}, {start}"
+        text = f"view({base}, {self.dtype(dtype)}, {layout.shape}, {start}"
         if not layout.is_contiguous:
             text += f", {tuple(s * dtype.bytes for s in layout.strides)}"
         return self.setup(hint, text + ")")
 
-    def _dtype(self, dtype: DType) -> str:
+    def dtype(self, dtype: DType) -> str:
+        """A name for an element type."""
         self.space[dtype.name] = dtype.numpy
         self._taken.add(dtype.name)
         return dtype.name
@@ -206,7 +225,7 @@ class Printer:
             name = self.constant(self._folded(buffer.nodes[0]), "k")
         elif buffer.kind in ("input", "register"):
             node = buffer.nodes[0]
-            cell = f"view(None, {self._dtype(buffer.dtype)}, (), 0)"
+            cell = f"view(None, {self.dtype(buffer.dtype)}, (), 0)"
             name = self.setup(f"{self.scalar(node)}_cell", cell)
         else:
             name = "arena"
@@ -245,7 +264,7 @@ class Printer:
                 return f"{base}.T"
         strides = tuple(s * dtype.bytes for s in layout.strides)
         start = layout.offset * dtype.bytes
-        return f"ndarray({layout.shape}, {self._dtype(dtype)}, {base}, {start}, {strides})"
+        return f"ndarray({layout.shape}, {self.dtype(dtype)}, {base}, {start}, {strides})"
 
     def _print_inputs(self) -> None:
         for node in self.plan.graph.inputs:
@@ -258,7 +277,7 @@ class Printer:
             key, kind = repr(node.name), self.constant(node.type, f"{name}_type")
             shape = static_shape(node.type.shape)
             self.line(f"{name} = inputs[{key}]")
-            dtype = self._dtype(node.type.dtype)
+            dtype = self.dtype(node.type.dtype)
             self.line(f"if {name}.shape != {shape} or {name}.dtype != {dtype}:")
             self.line(f"    refuse({key}, {kind}, {name})")
             if node.type.rank == 0:
@@ -275,6 +294,14 @@ class Printer:
     # -- the whole -----------------------------------------------------------------------------
 
     def run(self) -> tuple[str, dict[str, Any]]:
+        return self._assemble(self._body()), self.space
+
+    def turn(self, name: str) -> list[str]:
+        """The plan as the function `name`: over arrays, it gives one turn of a loop."""
+        body = self._body() or ["pass"]
+        return self._bind(f"{name}(state, arena)", "turn()", body)
+
+    def _body(self) -> list[str]:
         self._print_inputs()
         place = {node: i for i, node in enumerate(self.plan.order)}
         for number, group in enumerate(self.plan.groups):
@@ -294,7 +321,7 @@ class Printer:
                 assert line.defines is not None
                 cell = self._bases[self.plan.places[line.defines].buffer]
                 body.append(f"{cell}[()] = {self.scalar(line.defines)}")
-        return self._assemble(body), self.space
+        return body
 
     def _print_end(self) -> None:
         """Take the results, write what state could not be updated in place, and return."""
@@ -308,7 +335,8 @@ class Printer:
                     value = self._names["result", name]
                 results[name] = value
         self._print_stores()
-        self.line(f"return {{{', '.join(f'{k!r}: {v}' for k, v in results.items())}}}")
+        if self.outer is None:
+            self.line(f"return {{{', '.join(f'{k!r}: {v}' for k, v in results.items())}}}")
 
     def _print_stores(self) -> None:
         saved = {}
@@ -326,12 +354,15 @@ class Printer:
     def _assemble(self, body: Sequence[str]) -> str:
         lines = [f'"""`{_identifier(self.plan.graph.name)}` in NumPy, printed by weft."""', ""]
         lines += [f"# {text}" for text in self.constants]
-        lines += ["", "def bind(state, arena):"]
-        lines += [f"    {text}" for text in self._setup]
-        lines += ["", "    def step(inputs):"]
-        lines += [f"        {text}".rstrip() for text in body]
-        lines += ["", "    return step", ""]
+        lines += ["", *self._bind("bind(state, arena)", "step(inputs)", body), ""]
         return "\n".join(lines)
+
+    def _bind(self, outer: str, inner: str, body: Sequence[str]) -> list[str]:
+        lines = [f"def {outer}:"]
+        lines += [f"    {text}".rstrip() for text in (*self._functions, *self._setup)]
+        lines += ["", f"    def {inner}:"]
+        lines += [f"        {text}".rstrip() for text in body]
+        return [*lines, "", f"    return {inner.partition('(')[0]}", ""]
 
 
 def view(

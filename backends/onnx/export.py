@@ -16,9 +16,11 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
-from weft.backends.onnx import arrays, elementwise, products, random, windows
+from weft.backends.onnx import arrays, elementwise, loops, products, random, windows
 from weft.backends.onnx.composites import COMPOSITES, Call
+from weft.backends.onnx.composites_layers import LAYERS
 from weft.backends.onnx.elementwise import Rule
+from weft.backends.onnx.loops import names_read, rename
 from weft.backends.onnx.types import CODES
 from weft.backends.onnx.writer import Value, Writer, initializer
 from weft.compiler.builder import input_
@@ -32,10 +34,12 @@ from weft.compiler.types import SymDim, TensorType, dtype_of
 RULES: dict[str, Rule] = {
     **arrays.RULES,
     **elementwise.RULES,
+    **loops.RULES,
     **products.RULES,
     **random.RULES,
     **windows.RULES,
 }
+_ROWS = COMPOSITES | LAYERS
 OPSET = 21
 OLDEST = 17
 
@@ -111,7 +115,7 @@ def export_graph(
     results = _Export(writer).graph(graph, given)
     full = [writer.full(v, o.type.shape) for v, o in zip(results, graph.outputs, strict=True)]
     nodes = _needed(_named(writer, full, names), names)
-    used = {read for node in nodes for read in node.input}
+    used = {read for node in nodes for read in names_read(node)}
     tensors = [
         initializer(i.name, _checked(i, stored[i.name]))
         for i in graph.inputs
@@ -146,6 +150,9 @@ class _Export:
     writer: Writer
     bodies: dict[Graph, Graph] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.writer.graph = self.graph
+
     def graph(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
         """Write a graph applied to values; its outputs."""
         if graph not in self.bodies:
@@ -172,7 +179,7 @@ class _Export:
         arguments = dict(zip(body.named_inputs, operands, strict=True))
         outer = self.writer.scope
         owner = _owner(arguments)
-        row = COMPOSITES.get(name)
+        row = _ROWS.get(name)
         if row is not None:
             with self.writer.within(owner or outer):
                 found = row(self.writer, Call(node, arguments, dict(node.attributes["config"])))
@@ -213,9 +220,7 @@ def _named(writer: Writer, results: Sequence[Value], names: Sequence[str]) -> li
             source = renamed.get(value.name, value.name)
             copies.append(helper.make_node("Identity", [source], [name], f"{name}/Identity"))
     for node in writer.nodes:
-        for values in (node.input, node.output):
-            for i, value in enumerate(values):
-                values[i] = renamed.get(value, value)
+        rename(node, renamed)
     return [*writer.nodes, *copies]
 
 
@@ -225,7 +230,7 @@ def _needed(nodes: Sequence[NodeProto], names: Sequence[str]) -> list[NodeProto]
     for node in reversed(nodes):
         if any(output in wanted for output in node.output):
             kept.append(node)
-            wanted.update(node.input)
+            wanted.update(names_read(node))
     return kept[::-1]
 
 

@@ -139,10 +139,34 @@ def _conv_transpose(w: Writer, node: Node, x: Value) -> Value | None:
     gaps = attributes["lhs_dilation"]
     if any(s != 1 for s in attributes["strides"]) or not (forward or any(g != 1 for g in gaps)):
         return None
-    window = _static(kernel.type.shape[2:])
+    given = _transposed_attributes(attributes, _static(kernel.type.shape[2:]))
+    if given is None:
+        return None
+    weight = w.values[forward] if forward else _turned(w, kernel, attributes["groups"])
+    return w.op("ConvTranspose", x, weight, shape=node.type.shape, **given)
+
+
+def transposed_convolution(
+    w: Writer, x: Value, kernel: Value, bias: Value | None, attributes: Attributes, shape: Shape
+) -> Value | None:
+    """ConvTranspose for a kernel `[out, in / groups, window...]` that the graph turns round."""
+    given = _transposed_attributes(attributes, _static(kernel.shape[2:]))
+    if given is None:
+        return None
+    weight = _exchanged(w, kernel, attributes["groups"])
+    inputs = (x, weight) if bias is None else (x, weight, bias)
+    return w.op("ConvTranspose", *inputs, shape=shape, **given)
+
+
+def _transposed_attributes(attributes: Attributes, window: list[int]) -> dict[str, Any] | None:
+    """What ConvTranspose calls a convolution's gaps and padding; None if it has no words for it."""
     before, after, extra = [], [], []
     for size, gap, dilation, (low, high) in zip(
-        window, gaps, attributes["rhs_dilation"], attributes["padding"], strict=True
+        window,
+        attributes["lhs_dilation"],
+        attributes["rhs_dilation"],
+        attributes["padding"],
+        strict=True,
     ):
         reach = (size - 1) * dilation
         if not isinstance(low, int) or not isinstance(high, int) or low > reach:
@@ -152,18 +176,13 @@ def _conv_transpose(w: Writer, node: Node, x: Value) -> Value | None:
         extra.append(max(0, high - reach))
         if extra[-1] >= gap:
             return None
-    weight = w.values[forward] if forward else _turned(w, kernel, attributes["groups"])
-    return w.op(
-        "ConvTranspose",
-        x,
-        weight,
-        shape=node.type.shape,
-        kernel_shape=window,
-        strides=list(gaps),
-        pads=[*before, *after],
-        output_padding=extra,
+    return {
+        "kernel_shape": window,
+        "strides": list(attributes["lhs_dilation"]),
+        "pads": [*before, *after],
+        "output_padding": extra,
         **_unusual(attributes),
-    )
+    }
 
 
 def _turned_back(kernel: Node, groups: int) -> Node | None:
@@ -199,17 +218,20 @@ def _turned_back(kernel: Node, groups: int) -> Node | None:
 
 def _turned(w: Writer, kernel: Node, groups: int) -> Value:
     """The kernel as ConvTranspose wants it: channels exchanged in each group, windows reversed."""
-    value = w.full(w.values[kernel], kernel.type.shape)
-    outputs, inputs, *window = kernel.type.shape
-    rest = range(2, kernel.type.rank)
-    if groups == 1:
-        value = w.transpose(value, (1, 0, *rest))
-    else:
-        value = w.reshape(value, (groups, outputs // groups, inputs, *window))
-        value = w.transpose(value, (0, 2, 1, *(i + 1 for i in rest)))
-        value = w.reshape(value, (inputs * groups, outputs // groups, *window))
-    axes = [i for i in rest if kernel.type.shape[i] != 1]
+    value = _exchanged(w, w.full(w.values[kernel], kernel.type.shape), groups)
+    axes = [i for i in range(2, value.rank) if value.shape[i] != 1]
     return reversed_(w, value, axes)
+
+
+def _exchanged(w: Writer, kernel: Value, groups: int) -> Value:
+    """The kernel with inputs and outputs exchanged in each group."""
+    outputs, inputs, *window = kernel.shape
+    rest = range(2, kernel.rank)
+    if groups == 1:
+        return w.transpose(kernel, (1, 0, *rest))
+    value = w.reshape(kernel, (groups, outputs // groups, inputs, *window))
+    value = w.transpose(value, (0, 2, 1, *(i + 1 for i in rest)))
+    return w.reshape(value, (inputs * groups, outputs // groups, *window))
 
 
 def _static(sizes: Sequence[Dim]) -> list[int]:

@@ -48,8 +48,11 @@ KERNELS: dict[str, frozenset[DType]] = {
     **dict.fromkeys(("Sin", "Cos", "Tanh", "Sigmoid", "Softmax", "LogSoftmax"), _F),
     **dict.fromkeys(("Gemm", "BatchNormalization", "LayerNormalization"), _F),
     **dict.fromkeys(("Erf", "Softplus", "LeakyRelu", "Elu", "Gelu"), _F - {F64}),
+    **dict.fromkeys(("HardSigmoid", "HardSwish", "Selu", "Softsign"), _F - {F64}),
     **dict.fromkeys(("Conv", "ConvTranspose", "AveragePool"), _F - {F64}),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _F - {F64}),
+    **dict.fromkeys(("InstanceNormalization", "GroupNormalization", "LRN"), _F - {F64}),
+    **dict.fromkeys(("RMSNormalization", "Resize"), _F - {F64}),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", "Clip", "Abs"), _F | _I | _U),
     **dict.fromkeys(("Less", "LessOrEqual", "Greater", "GreaterOrEqual"), _F | _I | _U),
     **dict.fromkeys(("Equal", "Pad", "Expand"), _F | _I | _U | {BOOL}),
@@ -57,6 +60,8 @@ KERNELS: dict[str, frozenset[DType]] = {
     **dict.fromkeys(("ReduceMax", "ReduceMin"), _F | _I | {U8, BOOL}),
     **dict.fromkeys(("ArgMax", "ArgMin", "TopK"), _F | _I | {U8}),
     "Neg": _F | _I,
+    "Celu": frozenset({F32}),
+    "Mish": _F - {F64},
     "Relu": _F | {I8, I32},
     "Pow": _F | _WHOLE,
     "Where": _F | _I | {U8, U32},
@@ -77,6 +82,9 @@ SINCE = {
     "BitwiseOr": 18,
     "BitwiseXor": 18,
     "Gelu": 20,
+    "GroupNormalization": 21,  # before, its scale had an entry for each group
+    "Mish": 18,
+    "RMSNormalization": 23,
 }
 
 

@@ -6,7 +6,7 @@ that a bias meets a batch without being copied. `full` writes the broadcast out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from weft.backends.onnx.types import CODES, SINCE, runnable
 from weft.compiler.errors import RunError, Span
-from weft.compiler.graph import Node
+from weft.compiler.graph import Graph, Node
 from weft.compiler.types import BOOL, I64, Dim, DType, FloorDiv, Shape, SymDim, dtype_of
 
 # Operands that must not change their type with the others: the condition of a choice.
@@ -51,6 +51,8 @@ class Writer:
     asked: dict[str, Value | None] = field(default_factory=dict)  # sizes that may be inputs
     scope: str = ""
     span: Span | None = None  # the place in the spec of what is being written
+    graph: Callable[[Graph, Sequence[Value]], list[Value]] | None = None  # writes a body
+    loops: dict[Hashable, list[Value]] = field(default_factory=dict)  # the results of each
     _written: dict[tuple[object, ...], tuple[NodeProto, list[Value]]] = field(default_factory=dict)
     _known: dict[tuple[object, ...], Value] = field(default_factory=dict)
 
@@ -73,6 +75,16 @@ class Writer:
             yield
         finally:
             self.scope = before
+
+    @contextmanager
+    def inner(self) -> Iterator[list[NodeProto]]:
+        """Nodes go into a list of their own: a body, whose values nobody outside can read."""
+        outer = self.nodes, self._written
+        self.nodes, self._written = [], dict(self._written)
+        try:
+            yield self.nodes
+        finally:
+            self.nodes, self._written = outer
 
     # -- nodes ------------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from weft.compiler.composites import bodies
-from weft.compiler.graph import Graph, Node, locate, substitute, transform
+from weft.compiler.graph import Graph, Node, locate, make, substitute, transform
+from weft.compiler.loops import with_bodies
 from weft.compiler.passes.same import unless_same
 
 
@@ -17,6 +18,11 @@ def inline_calls(graph: Graph, keep: frozenset[str] = frozenset()) -> Graph:
     flat: dict[Graph, Graph] = {}
 
     def replace(node: Node, operands: tuple[Node, ...]) -> Node | None:
+        if node.op.name == "scan":
+            body = flat[node.attributes["body"]]
+            if body is node.attributes["body"]:
+                return None
+            return make("scan", *operands, span=node.span, **{**node.attributes, "body": body})
         if node.op.name != "call" or node.attributes["name"] in keep:
             return None
         body = flat[node.attributes["body"]]
@@ -25,7 +31,7 @@ def inline_calls(graph: Graph, keep: frozenset[str] = frozenset()) -> Graph:
 
     # Innermost first, so that each distinct body is flattened once and depth costs no recursion.
     for body in bodies(graph):
-        flat[body] = transform(body, replace)
+        flat[body] = unless_same(body, transform(body, replace))
     return unless_same(graph, transform(graph, replace))
 
 
@@ -35,6 +41,10 @@ def drop_stop_gradient(graph: Graph) -> Graph:
     Requires that nothing differentiates the graph any more. Ensures the same signature, types and
     values; bodies of kept calls stay as they are.
     """
+    return _unmarked(with_bodies(graph, _unmarked))
+
+
+def _unmarked(graph: Graph) -> Graph:
     return unless_same(
         graph,
         transform(graph, lambda node, x: x[0] if node.op.name == "stop_gradient" else None),

@@ -6,6 +6,7 @@
                    elementwise epilogues of the result's shape
     contraction    one product and elementwise epilogues of its shape
     movement       one index map or concatenation that no single group takes in
+    loop             all results of one loop
     window, indexing, order, call, source      one node
 
 An index map folds into the group that alone reads it. Groups are convex: no path leaves one and
@@ -15,11 +16,12 @@ comes back, so that each can be one kernel.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from weft.compiler.graph import Graph, Node
+from weft.compiler.loops import loop_key
 from weft.compiler.ops import Kind
 from weft.compiler.types import Shape
 
@@ -80,6 +82,7 @@ class _Partition:
         self.place = place
         self.home: dict[Node, _Draft] = {}
         self.drafts: list[_Draft] = []
+        self.loops: dict[Hashable, Node] = {}  # the first result of each
         self._behind: dict[Node, frozenset[Node]] = {}  # what movement reads, looked through
 
     def add(self, node: Node) -> None:
@@ -90,7 +93,7 @@ class _Partition:
             return
         direct = [self.home[i] for i in node.inputs if i in self.home]
         moved = [self.home[s] for i in node.inputs for s in self._behind.get(i, ())]
-        draft: _Draft | None = None
+        draft = self._loop(node)
         for candidate in self._candidates(node, direct):
             if draft is None:
                 if self._joins(candidate, direct, moved):
@@ -107,6 +110,14 @@ class _Partition:
         for need in moved:
             draft.apart |= need.bits
         self._need(draft, [d for d in (*direct, *moved) if d.bits & draft.bits == 0])
+
+    def _loop(self, node: Node) -> _Draft | None:
+        """The draft of another result of this loop. It reads the same, so no cycle can close."""
+        if node.op.kind is not Kind.LOOP:
+            return None
+        key = loop_key(node)
+        first = self.loops.setdefault(key, node)
+        return None if first is node else self.home[first]
 
     def _sources(self, node: Node) -> frozenset[Node]:
         if node in self._behind:

@@ -175,9 +175,13 @@ class Builder(ExpressionBuilder):
         return name.text if name.kind == "NAME" else None
 
     def minimize(self, parts: list[Part]) -> s.Minimize:
-        first, *middle, last = nodes(parts, s.Expression)
-        over = tuple(middle) if texts(parts)[2] == "over" else None
-        return s.Minimize(first, over, last, span=self.span(parts))
+        objective = self.expression(parts[1])
+        return s.Minimize(objective, nodes(parts, s.Move), span=self.span(parts))
+
+    def move(self, parts: list[Part]) -> s.Move:
+        *over, last = nodes(parts, s.Expression)
+        chosen = tuple(over) if texts(parts)[0] == "over" else None
+        return s.Move(chosen, last, span=self.span(parts))
 
     # ---- signatures, types and bodies -----------------------------------------------------------
 

@@ -211,7 +211,7 @@ class ExpressionBuilder:
 
     def phase(self, parts: list[Part]) -> s.When:
         condition = self.token(parts[1])
-        if condition.text != "training":
+        if condition.text not in ("training", "epoch_end"):
             raise CompileError(
                 "`when` tells training from evaluation",
                 self.span([condition]),
@@ -220,4 +220,10 @@ class ExpressionBuilder:
                 hint="for a condition that is known before anything runs, write `if`",
             )
         then, *rest = (self.plain(block) for block in nodes(parts, s.Block))
+        if rest and condition.text == "epoch_end":
+            raise CompileError(
+                "`when epoch_end` has no `else`",
+                rest[0].span,
+                hint="what stands outside of `when epoch_end` runs in every step",
+            )
         return s.When(condition.text, then, rest[0] if rest else None, span=self.span(parts))

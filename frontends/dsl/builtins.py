@@ -16,11 +16,13 @@ from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Span, did_you_mean, one_of
 from weft.compiler.gradient import differentiate
 from weft.compiler.graph import Node, full, make
-from weft.compiler.type_rules import TypeRuleError
+from weft.compiler.type_rules import TypeRuleError, dilated_size
 from weft.compiler.types import F32, I64, U32, Dim, SymDim, TensorType, divide
 from weft.frontends.dsl.axes import align, axis_index, axis_indices, shape_of
 from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit, unknown_argument
+from weft.frontends.dsl.loops import scan
 from weft.frontends.dsl.parameters import draw_name
+from weft.frontends.dsl.registry import SEED
 from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.values import (
     Builtin,
@@ -35,6 +37,7 @@ from weft.frontends.dsl.values import (
 
 if TYPE_CHECKING:
     from weft.frontends.dsl.interpreter import Interpreter
+    from weft.frontends.dsl.modules import Scope
 
 
 _VERBS = frozenset(("takes", "needs", "names", "counts", "differentiates", "has"))
@@ -48,6 +51,7 @@ class Site:
     span: Span
     name: str
     given: tuple[Given, ...] = ()
+    scope: Scope | None = None  # the caller's, whose layer owns new parameters
 
     def place(self, value: Value) -> Span:
         """Where a value stands among the arguments; else the whole call."""
@@ -80,15 +84,20 @@ class Site:
 
 
 def call_builtin(
-    interpreter: Interpreter, function: Builtin, given: Sequence[Given], span: Span
+    interpreter: Interpreter,
+    function: Builtin,
+    given: Sequence[Given],
+    span: Span,
+    scope: Scope | None = None,
 ) -> Value:
-    site = Site(interpreter, span, function.name, tuple(given))
+    site = Site(interpreter, span, function.name, tuple(given), scope)
     signature = _signature(function.call)
     positional = [g.value for g in given if g.name is None]
     named = {g.name: g.value for g in given if g.name is not None}
     known = [p.lstrip("*").rstrip("=") for p in function.parameters]
+    free = any(p.startswith("**") for p in function.parameters)
     for g in given:
-        if g.name is not None and g.name not in known:
+        if g.name is not None and g.name not in known and not free:
             raise unknown_argument(function.name, g.name, known, g.key_span)
     try:
         signature.bind(site, *positional, **named)
@@ -124,7 +133,9 @@ def _wrong_count(function: Builtin, given: Sequence[Given], span: Span) -> Compi
 
 
 def _shown(parameter: str) -> str:
-    """`*axes` as `...axes`, `over=` as `over = ...`."""
+    """`*axes` as `...axes`, `over=` as `over = ...`, `**settings` as `name = ...`."""
+    if parameter.startswith("**"):
+        return "name = ..."
     if parameter.startswith("*"):
         return f"...{parameter[1:]}"
     return f"{parameter[:-1]} = ..." if parameter.endswith("=") else parameter
@@ -469,7 +480,9 @@ def _padding(
     strides: Sequence[int],
     dilation: Sequence[int],
 ) -> list[tuple[int, int]]:
-    """`"valid"`: none. `"same"`: `ceil(size / stride)` outputs. Or a number for each side."""
+    """`"valid"`: none. `"same"`: `ceil(size / stride)` outputs. Or places: before and after alike,
+    or in a list by axis, where a pair says both; a negative number in a pair cuts.
+    """
     if padding == "valid":
         return [(0, 0)] * len(window)
     if padding == "same":
@@ -491,18 +504,33 @@ def _padding(
             expected='"same", "valid" or a number',
             hint=did_you_mean(padding, ["same", "valid"]),
         )
-    return [(p, p) for p in _each(site, padding, len(window), "padding", 0)]
+    items = padding if isinstance(padding, list | tuple) else [padding] * len(window)
+    if len(items) != len(window):
+        raise site.wrong_value(padding, f"`padding` has one entry for each of {len(window)} axes")
+    return [_sides(site, item) for item in items]
+
+
+def _sides(site: Site, places: Value) -> tuple[int, int]:
+    if not isinstance(places, list | tuple):
+        number = site.whole(places, "`padding`")
+        return number, number
+    dims = [as_dim(v) for v in places]
+    if len(dims) != 2 or not all(isinstance(d, int) for d in dims):
+        raise site.wrong_value(
+            places, "the padding of an axis is a number, or a pair: [before, after]"
+        )
+    return dims[0], dims[1]  # type: ignore[return-value]
 
 
 def _check_windows(
     site: Site,
     tensor: Tensor,
+    sizes: Sequence[Dim],
     window: Sequence[int],
     pairs: Sequence[tuple[int, int]],
     dilation: Sequence[int],
 ) -> None:
     """Every window fits into its axis at least once."""
-    sizes = tensor.type.shape[tensor.rank - len(window) :]
     for size, w, (low, high), d in zip(sizes, window, pairs, dilation, strict=True):
         reach = (w - 1) * d + 1
         if isinstance(size, int) and reach > size + low + high:
@@ -530,8 +558,12 @@ def _convolve(
     padding: Value = "valid",
     dilation: Value = 1,
     groups: Value = 1,
+    spread: Value = 1,
 ) -> Value:
-    """Cross-correlation of `x[N, C, ...]` with `kernel[O, C / groups, ...]`."""
+    """Cross-correlation of `x[N, C, ...]` with `kernel[O, C / groups, ...]`.
+
+    `spread` sets the elements of `x` this far apart first, with zeros between them.
+    """
     tensor, weights = site.tensor(x), site.tensor(kernel)
     rank = tensor.rank - 2
     if rank < 1 or weights.rank != tensor.rank:
@@ -541,18 +573,22 @@ def _convolve(
         )
     strides = _each(site, stride, rank, "stride")
     dilations = _each(site, dilation, rank, "dilation")
+    gaps = _each(site, spread, rank, "spread")
     window = [site.whole(d, "the kernel's size", 1) for d in weights.type.shape[2:]]
-    pairs = _padding(site, padding, tensor.type.shape[2:], window, strides, dilations)
-    _check_windows(site, tensor, window, pairs, dilations)
+    sizes = [dilated_size(d, g) for d, g in zip(tensor.type.shape[2:], gaps, strict=True)]
+    pairs = _padding(site, padding, sizes, window, strides, dilations)
+    _check_windows(site, tensor, sizes, window, pairs, dilations)
     node = b.conv(
         tensor.node,
         weights.node,
         strides=strides,
         padding=pairs,
+        lhs_dilation=gaps,
         rhs_dilation=dilations,
         groups=site.whole(groups, "`groups`", 1),
     )
-    return Tensor(node, (tensor.axes[0], weights.axes[0], *_slid(tensor, node, strides)))
+    moved = [s * g for s, g in zip(strides, gaps, strict=True)]
+    return Tensor(node, (tensor.axes[0], weights.axes[0], *_slid(tensor, node, moved)))
 
 
 def _window(reducer: str) -> Callable[..., Value]:
@@ -573,8 +609,9 @@ def _window(reducer: str) -> Callable[..., Value]:
         strides = window if stride is None else _each(site, stride, rank, "stride")
         dilations = _each(site, dilation, rank, "dilation")
         lead = tensor.rank - rank
-        pairs = _padding(site, padding, tensor.type.shape[lead:], window, strides, dilations)
-        _check_windows(site, tensor, window, pairs, dilations)
+        sizes = tensor.type.shape[lead:]
+        pairs = _padding(site, padding, sizes, window, strides, dilations)
+        _check_windows(site, tensor, sizes, window, pairs, dilations)
         node = make(
             "reduce_window",
             tensor.node,
@@ -687,8 +724,9 @@ def _uniform_node(site: Site, dims: Sequence[Dim], kind: str) -> Node:
     interpreter = site.interpreter
     float_type = interpreter.registry.float_type
     wide = float_type if float_type.bits > 32 else F32  # narrower types would round up to 1
-    seed = interpreter.read("seed")
     drawing = interpreter.init is not None
+    # A parameter is drawn once, also where a loop's turn has a seed of its own.
+    seed = interpreter.registry.inputs[SEED] if drawing else interpreter.read(SEED)
     step = b.constant(0, U32) if drawing else b.cast(interpreter.clock(), U32)
     name = draw_name(interpreter, kind)
     bits = make("random_bits", seed, step, shape=tuple(dims), stream=name)
@@ -832,15 +870,22 @@ _TABLE: dict[str, Callable[..., Value]] = {
     "is_list": _is_list,
     "classes": _classes,
     "grad": _grad,
+    "scan": scan,
     "fail": _fail,
 }
 
 
+_STARS: dict[Any, str] = {
+    inspect.Parameter.VAR_POSITIONAL: "*",
+    inspect.Parameter.VAR_KEYWORD: "**",
+}
+
+
 def _parameters(call: Callable[..., Value]) -> tuple[str, ...]:
-    """The argument names: `*name` takes any number, `name=` may be left out."""
+    """The argument names: `*name` takes any number, `**name` named ones, `name=` is optional."""
     names = []
     for p in list(inspect.signature(call).parameters.values())[1:]:
-        star = "*" if p.kind is inspect.Parameter.VAR_POSITIONAL else ""
+        star = _STARS.get(p.kind, "")
         names.append(f"{star}{p.name}{'=' if p.default is not p.empty else ''}")
     return tuple(names)
 

@@ -11,7 +11,7 @@ from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import call_builtin
 from weft.frontends.dsl.composite import wrap
 from weft.frontends.dsl.diagnostics import SameInEveryCall, called, from_library, misfit
-from weft.frontends.dsl.modules import Frame, Scope
+from weft.frontends.dsl.modules import Frame, Scope, library
 from weft.frontends.dsl.registry import fans, static_sizes
 from weft.frontends.dsl.signatures import Binding, Given, assign, filled
 from weft.frontends.dsl.values import (
@@ -51,7 +51,7 @@ def call(
     try:
         match function:
             case Builtin():
-                return call_builtin(interpreter, function, given, span)
+                return call_builtin(interpreter, function, given, span, scope)
             case Closure():
                 return _call_closure(interpreter, function, given, span, scope)
             case Partial():
@@ -282,6 +282,26 @@ def to_steps(interpreter: Interpreter, quantity: Quantity, span: Span) -> int:
             "this duration has no meaning outside of `train`", span, found=str(quantity)
         )
     return round(quantity.value * whole / 100 if quantity.unit == "%" else quantity.value * whole)
+
+
+def then(first: Value, second: Value, e: s.Binary) -> Partial:
+    """`first then second`: the library's `sequence`, with the length that the first one states."""
+    length = first.arguments.get("length") if isinstance(first, Partial) else None
+    if length is None or not isinstance(first, Partial) or first.function.kind != "schedule":
+        raise CompileError(
+            "how long does what stands before `then` last?",
+            e.left.span,
+            expected="a schedule with an argument `length`, such as `warmup(0.1, 5 epochs)`",
+            found=describe(first),
+            hint="give it one: `during(cosine(0.1), 10 epochs) then ...`",
+        )
+    found = library().find("sequence")
+    assert found is not None
+    module, declaration = found
+    assert isinstance(declaration, s.ScheduleDecl)
+    arguments = {"first": first, "length": length, "second": second}
+    places = {"first": e.left.span, "length": e.left.span, "second": e.right.span}
+    return Partial(Closure(declaration, module), arguments, places)
 
 
 def _identity(value: Value) -> object:

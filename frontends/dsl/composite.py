@@ -5,7 +5,7 @@ A backend that has the function takes the call as it is; everyone else gets the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from weft.compiler import builder as b
@@ -77,11 +77,26 @@ def wrap(
 
 
 def _replace(value: Value, actual: Mapping[Node, Node]) -> Value:
+    """The value with all of its tensors substituted together: they go on sharing nodes."""
+    nodes = list(dict.fromkeys(_nodes(value)))
+    made = dict(zip(nodes, substitute(nodes, actual), strict=True))
+
+    def replaced(part: Value) -> Value:
+        if isinstance(part, Tensor):
+            return Tensor(made[part.node], part.axes, part.classes)
+        if isinstance(part, list | tuple):
+            return type(part)(map(replaced, part))
+        return part
+
+    return replaced(value)
+
+
+def _nodes(value: Value) -> Iterator[Node]:
     if isinstance(value, Tensor):
-        return Tensor(substitute([value.node], actual)[0], value.axes, value.classes)
-    if isinstance(value, list | tuple):
-        return type(value)(_replace(v, actual) for v in value)
-    return value
+        yield value.node
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _nodes(part)
 
 
 def _gradient(

@@ -15,7 +15,7 @@ from weft.compiler.errors import CompileError, Span, did_you_mean, one_of
 from weft.compiler.graph import Node, binary, locate
 from weft.compiler.type_rules import TypeRuleError
 from weft.compiler.types import DTYPES, DType, SymDim, TensorType
-from weft.frontends.dsl import calls, parameters
+from weft.frontends.dsl import calls, parameters, selections
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.axes import align
 from weft.frontends.dsl.diagnostics import SameInEveryCall, UnknownName, not_a_tensor
@@ -31,6 +31,7 @@ from weft.frontends.dsl.values import (
     Closure,
     Dataset,
     Model,
+    Part,
     Quantity,
     Splits,
     Tensor,
@@ -115,6 +116,7 @@ class Interpreter:
         self.composites = True
         self.init: tuple[TensorType, str] | None = None  # what is being drawn, and its stream
         self.slot_type: TensorType | None = None  # the type of an optimiser's slots
+        self.epoch_end: Callable[[s.Block, Scope], None] | None = None  # in a schedule
         self.memo: dict[tuple[object, ...], tuple[tuple[Value, ...], Value]] = {}
         self._evaluate: dict[type, Callable[[Any, Scope], Value]] = {
             s.Number: lambda e, _: e.value,
@@ -213,10 +215,10 @@ class Interpreter:
 
     def attribute(self, value: Value, name: str, span: Span) -> Value:
         known: list[str] = []
-        if isinstance(value, Model):
-            known = ["parameters", "weights"]
-            if name in known:
-                return self._parameters(value, name, span)
+        if isinstance(value, Model | Part):
+            found, known = selections.select(self, value, name, span)
+            if found is not None:
+                return found
         elif isinstance(value, dict):
             known = list(value)
             if name in value:
@@ -229,18 +231,6 @@ class Interpreter:
             expected=one_of(known) if known else None,
             hint=did_you_mean(name, known) or _instead(value, name),
         )
-
-    def _parameters(self, model: Model, which: str, span: Span) -> list[Tensor]:
-        names = [n for n in model.states if self.registry.states[n].role == "parameter"]
-        if not names:
-            raise CompileError(
-                f"`{model.name}` has no parameters yet",
-                span,
-                hint=f"a model gets them in its first call: put `{model.name}(x)` before",
-            )
-        nodes = [self.read(n) for n in names]
-        smallest = 2 if which == "weights" else 0
-        return [unlabelled(n) for n in nodes if n.type.rank >= smallest]
 
     def read(self, state: str) -> Node:
         """A state as this point of the pass sees it."""
@@ -302,6 +292,8 @@ class Interpreter:
         if e.op in ("and", "or"):
             return self._logic(e, scope)
         left, right = self.evaluate(e.left, scope), self.evaluate(e.right, scope)
+        if e.op == "then":
+            return calls.then(left, right, e)
         if left is ABSENT or right is ABSENT:
             return self._without(e, left, right)
         if e.op == "@":
@@ -430,13 +422,15 @@ class Interpreter:
         return None
 
     def _when(self, e: s.When, scope: Scope) -> Value:
-        if e.condition != "training":
-            raise CompileError(
-                f"there is no `when {e.condition}`",
-                e.span,
-                expected="`when training`",
-                hint=did_you_mean(e.condition, ["training"]),
-            )
+        if e.condition == "epoch_end":
+            if self.epoch_end is None:
+                raise SameInEveryCall(
+                    "`when epoch_end` belongs in a schedule",
+                    s.part(e.span, "when epoch_end"),
+                    hint="a layer tells training from evaluation with `when training`",
+                )
+            self.epoch_end(e.then, scope)
+            return None
         chosen = e.then if self.training else e.otherwise
         return None if chosen is None else self.block(chosen, Scope(scope.module, parent=scope))
 

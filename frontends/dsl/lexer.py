@@ -30,7 +30,7 @@ DECLARATIONS = (
 )
 # Words that start a line of a body, and words that can only follow an operand.
 STATEMENTS = ("let", "param", "state", "for", "gradient", "minimize")
-INFIX = frozenset(("and", "or", "in", "over", "with", "when", "else"))
+INFIX = frozenset(("and", "or", "in", "then", "over", "with", "when", "else"))
 CLOSERS = {"(": ")", "[": "]", "{": "}"}
 COMPARISONS = frozenset(("==", "!=", "<", "<=", ">", ">="))
 OPERATORS = frozenset(("|>", "+", "-", "*", "/", "//", "%", "@", "^", *COMPARISONS))
@@ -49,6 +49,7 @@ _CONTINUES = OPERATORS | {
     "or",
     "not",
     "in",
+    "then",
     "over",
     "with",
     "when",

@@ -19,7 +19,7 @@ from weft.frontends.dsl.tables import Tables, is_rule
 _STARTS_EXPRESSION = frozenset(
     ("NAME", "NUMBER", "STRING", "true", "false", "(", "[", "{", "-", "not", "if", "when", "...")
 )
-_FOLLOWS_OPERAND = OPERATORS | {"and", "or", ".", "(", "[", "UNIT", "PER_CENT"}
+_FOLLOWS_OPERAND = OPERATORS | {"and", "or", "then", ".", "(", "[", "UNIT", "PER_CENT"}
 _WORDS = {
     "NAME": "a name",
     "STRING": "a string",
@@ -49,7 +49,7 @@ _IN_BODIES = tuple(word for word in STATEMENTS if word != "minimize")
 _WITH_BODY = ("fn", "layer", "init", "optimizer", "schedule")
 _BELONGS = {
     "param": "`param` belongs in the body of a `layer`",
-    "state": "`state` belongs in the body of a `layer` or `optimizer`",
+    "state": "`state` belongs in the body of a `layer`, `optimizer` or `schedule`",
     "minimize": "`minimize` belongs in `train`",
     "gradient": "a `gradient` clause belongs in the body of a `fn`",
     "for": "`for` belongs in a body",

@@ -1,41 +1,48 @@
-"""Optimiser and schedule equations, elaborated into update graphs.
+"""Optimiser equations, elaborated into update graphs: one for each type of parameter.
 
-The body sees `theta`, `grad`, its slots, `t` (this update's number, from 1) and the clock of
-schedules: `step` (updates before this one), `steps`, `epoch`, `progress` (0 to 1).
+The body sees `theta`, `grad`, its slots, `t` (this update's number, from 1), the clock of
+schedules, `fan_in` and `fan_out` of the parameter, and what reaches beyond it: `together` and
+`gradient_at`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Note, Span
 from weft.compiler.graph import Graph, Node, substitute, topological
-from weft.compiler.program import Optimizer, State, Update
-from weft.compiler.types import TensorType
-from weft.frontends.dsl import syntax as s
-from weft.frontends.dsl.builtins import BUILTINS
+from weft.compiler.program import PARAMETERS, Exchange, Optimizer, State, Update
+from weft.compiler.types import TensorType, static_shape, symbol
+from weft.frontends.dsl.builtins import BUILTINS, Site
 from weft.frontends.dsl.calls import bind, inside
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Frame
-from weft.frontends.dsl.registry import STEP, Registry
+from weft.frontends.dsl.registry import SEED, STEP, Registry, fans
+from weft.frontends.dsl.schedules import Schedules, frame
 from weft.frontends.dsl.signatures import filled
 from weft.frontends.dsl.values import (
+    Builtin,
     Closure,
     Label,
-    Model,
     Partial,
     Tensor,
     Value,
     describe,
+    shape_text,
     unlabelled,
 )
 
 THETA, GRAD = "theta", "grad"
 
 
-def optimizer(value: Value, outer: Interpreter, span: Span) -> Optimizer:
-    """The optimiser a `with` clause names, such as `adam(1e-3)`."""
+def optimizer(
+    value: Value, outer: Interpreter, span: Span, types: Iterable[TensorType] = ()
+) -> Optimizer:
+    """The optimiser a `with` clause names, such as `adam(1e-3)`, for parameters of these types.
+
+    States of its schedules go to the registry and the updates of `outer`.
+    """
     if isinstance(value, Closure):
         value = Partial(value, {})
     if not isinstance(value, Partial) or value.function.kind != "optimizer":
@@ -45,124 +52,177 @@ def optimizer(value: Value, outer: Interpreter, span: Span) -> Optimizer:
             expected="such as `adam(1e-3)` or `sgd(lr = 0.1)`",
             found=describe(value),
         )
-    partial = value
+    partial, registry = value, outer.registry
+    schedules = Schedules(registry, outer, _free(registry, partial.function.name))
     made: dict[TensorType, Update] = {}
 
     def rule(type: TensorType) -> Update:
         if type not in made:
-            made[type] = _update(partial, outer, type, span)
+            made[type] = _Equations(partial, outer, schedules, type, span).update()
         return made[type]
 
-    rule(TensorType(outer.registry.float_type, (16,)))  # mistakes show now, at this place
+    # Mistakes show now, at this place.
+    for type in tuple(types) or (TensorType(registry.float_type, (16,)),):
+        rule(type)
+    outer.updates.update(schedules.updates)
+    registry.epoch_updates.update(schedules.epoch_updates)
     return Optimizer(partial.function.name, rule, span)
 
 
-def clock(interpreter: Interpreter) -> dict[str, Value]:
-    """The names that tell time: scalars of the graph, or numbers where they are fixed."""
-    registry = interpreter.registry
-    step = b.cast(interpreter.read(STEP), registry.float_type)
-    names: dict[str, Value] = {
-        "step": unlabelled(step),
-        "t": unlabelled(step + 1.0),
-    }
-    if registry.steps is not None:
-        names["steps"] = registry.steps
-        names["progress"] = unlabelled(step / float(max(1, registry.steps)))
-    if registry.steps_per_epoch is not None:
-        per_epoch = registry.steps_per_epoch
-        names["epoch"] = unlabelled(b.unary("floor", step / float(per_epoch)))
-        names["epochs"] = -(-(registry.steps or 0) // per_epoch)
-    return names
+def _free(registry: Registry, name: str) -> str:
+    """A beginning for the names of states that no state has yet."""
+    path, count = name, 1
+    while any(state.startswith(f"{path}.") for state in registry.states):
+        count += 1
+        path = f"{name}_{count}"
+    return path
 
 
-def _schedule(interpreter: Interpreter, partial: Partial, span: Span) -> Value:
-    """A schedule's value at the current step: a scalar."""
-    given = filled(partial, span)
-    with inside(interpreter, partial.function, given, span):
-        scope, _, values = bind(interpreter, partial.function, given, span, None)
-        for name, value in clock(interpreter).items():
-            scope.values.setdefault(name, value)
-        for name, value in values.items():
-            place = partial.places.get(name, span)
-            scope.values[name] = resolve(interpreter, value, place)
-        value = interpreter.body(partial.function.decl.body, scope)
-    if not isinstance(value, int | float) and not (isinstance(value, Tensor) and not value.rank):
-        raise CompileError(
-            f"the schedule `{partial.function.name}` gives no number",
-            span,
-            expected="a scalar for every step",
-            found=describe(value),
+class _Equations:
+    """The equations for one type of parameter, in an interpreter whose states are the slots."""
+
+    def __init__(
+        self,
+        partial: Partial,
+        outer: Interpreter,
+        schedules: Schedules,
+        type: TensorType,
+        span: Span,
+    ) -> None:
+        main = outer.registry
+        self.partial, self.schedules, self.type, self.span = partial, schedules, type, span
+        self.registry = Registry(
+            float_type=main.float_type, steps=main.steps, steps_per_epoch=main.steps_per_epoch
         )
-    return value
-
-
-def resolve(interpreter: Interpreter, value: Value, span: Span) -> Value:
-    """A schedule among an optimiser's arguments as its value at this step."""
-    if isinstance(value, Closure) and value.kind == "schedule":
-        value = Partial(value, {})
-    if isinstance(value, Partial) and value.function.kind == "schedule":
-        return _schedule(interpreter, value, span)
-    return value
-
-
-def _update(partial: Partial, outer: Interpreter, type: TensorType, span: Span) -> Update:
-    """The equations for one parameter type, in an interpreter whose states are the slots."""
-    function = partial.function
-    main = outer.registry
-    registry = Registry(
-        float_type=main.float_type, steps=main.steps, steps_per_epoch=main.steps_per_epoch
-    )
-    inner = Interpreter(registry, BUILTINS, training=True, resolve=outer.resolve_declaration)
-    inner.composites = False
-    inner.slot_type = type
-    theta = registry.add(State(THETA, type, "parameter", b.input_(THETA, type)))
-    grad = b.input_(GRAD, type)
-    labels = tuple(Label(f"axis{i}") for i in range(type.rank))
-    decl = s.ModelDecl(THETA, s.Name(THETA, span=span), span=span, name_span=span)
-    frame = Frame(Model(THETA, function, {}, decl), "slot", "slot")
-    given = filled(partial, span)
-    with inside(inner, function, given, span):
-        scope, _, values = bind(inner, function, given, span, frame)
-        for name, value in clock(inner).items():
-            scope.values.setdefault(name, value)
-        for name, value in values.items():
-            scope.values[name] = resolve(inner, value, partial.places.get(name, span))
-        scope.values[THETA] = Tensor(theta, labels)
-        scope.values[GRAD] = Tensor(grad, labels)
-        scope.states[THETA] = THETA
-        inner.body(function.decl.body, scope)
-    if THETA not in inner.updates:
-        raise CompileError(
-            f"the optimiser `{function.name}` never updates `theta`",
-            function.decl.name_span,
-            expected="a line such as `theta <- theta - lr * grad`",
-            notes=[Note("used here", span)],
+        self.registry.inputs |= {name: main.inputs[name] for name in (SEED, STEP)}
+        self.interpreter = Interpreter(
+            self.registry, BUILTINS, training=True, resolve=outer.resolve_declaration
         )
-    slots = [n for n, state in registry.states.items() if state.role == "buffer"]
-    outputs = {THETA: inner.updates[THETA]}
-    outputs |= {_short(n): inner.updates.get(n, registry.inputs[n]) for n in slots}
-    renamed = {registry.inputs[n]: b.input_(_short(n), type) for n in slots}
-    nodes = [*outputs.values()]
-    others = [
-        n
-        for n in topological(nodes)
-        if n.op.name == "input" and n not in (theta, grad) and n not in renamed
-    ]
-    graph = _renamed(function.name, (theta, grad), renamed, others, outputs)
-    initial = {_short(n): registry.states[n].init for n in slots}
-    return Update(graph, initial)
+        self.interpreter.composites = False
+        self.interpreter.slot_type = type
+        self.exchanges: list[Exchange] = []
+        self.sent: dict[str, Node] = {}
+
+    def update(self) -> Update:
+        """Elaborate the body; the graph of the new values."""
+        function, registry = self.partial.function, self.registry
+        theta = registry.add(State(THETA, self.type, "parameter", b.input_(THETA, self.type)))
+        grad = b.input_(GRAD, self.type)
+        labels = tuple(Label(f"axis{i}") for i in range(self.type.rank))
+        new = self._run(
+            self.partial,
+            Tensor(theta, labels),
+            Tensor(grad, labels),
+            frame("slot", function, self.span),
+            self.schedules.path,
+        )
+        slots = {n: s for n, s in registry.states.items() if s.role == "buffer"}
+        inputs = {registry.inputs[n]: b.input_(_short(n), s.type) for n, s in slots.items()}
+        outputs = {THETA: new.node}
+        for name in slots:
+            node = self.interpreter.updates.get(name, registry.inputs[name])
+            outputs[_short(name)] = node
+        outputs |= self.sent
+        others = [
+            n
+            for n in topological(outputs.values())
+            if n.op.name == "input" and n not in (theta, grad) and n not in inputs
+        ]
+        values = substitute(outputs.values(), inputs)
+        graph = Graph(
+            function.name,
+            (theta, grad, *inputs.values(), *others),
+            tuple(values),
+            tuple(outputs),
+        )
+        initial = {_short(n): s.init for n, s in slots.items()}
+        return Update(graph, initial, tuple(self.exchanges))
+
+    def _run(
+        self, partial: Partial, theta: Tensor, grad: Tensor, frame: Frame, path: str
+    ) -> Tensor:
+        """`theta` after the update of an optimiser, whose slots live in `frame`."""
+        function, interpreter = partial.function, self.interpreter
+        given = filled(partial, self.span)
+        before = interpreter.updates.pop(THETA, None)
+        with inside(interpreter, function, given, self.span):
+            scope, _, values = bind(interpreter, function, given, self.span, frame)
+            types = {p.name: p.type for p in function.decl.parameters or ()}
+            known: dict[str, Value] = {
+                **self.schedules.clock.names(),
+                **fans(static_shape(self.type.shape)),
+                "together": Builtin("together", ("x",), self._together),
+                "gradient_at": Builtin("gradient_at", ("point",), self._gradient_at),
+            }
+            for name, value in known.items():
+                scope.values.setdefault(name, value)
+            for name, value in values.items():
+                type, place = types[name], partial.places.get(name, self.span)
+                if type is not None and type.base == "optimizer":
+                    found: Value = self._function(name, value, frame, f"{path}.{name}")
+                else:
+                    found = self.schedules.argument(value, type, f"{path}.{name}", place)
+                scope.values[name] = found
+            scope.values[THETA], scope.values[GRAD] = theta, grad
+            scope.states[THETA] = THETA
+            interpreter.body(function.decl.body, scope)
+        if THETA not in interpreter.updates:
+            raise CompileError(
+                f"the optimiser `{function.name}` never updates `theta`",
+                function.decl.name_span,
+                expected="a line such as `theta <- theta - lr * grad`",
+                notes=[Note("used here", self.span)],
+            )
+        node = interpreter.updates.pop(THETA)
+        if before is not None:
+            interpreter.updates[THETA] = before
+        return Tensor(node, theta.axes)
+
+    # -- what a body may call ---------------------------------------------------------------------
+
+    def _function(self, name: str, value: Value, frame: Frame, path: str) -> Builtin:
+        """`inner(theta, grad)`: the parameter after the update of another optimiser."""
+        partial = Partial(value, {}) if isinstance(value, Closure) else value
+        assert isinstance(partial, Partial)
+
+        def call(site: Site, theta: Value, grad: Value) -> Value:
+            here, slope = self._of_parameter(site, theta), self._of_parameter(site, grad)
+            return self._run(partial, here, slope, frame.child(partial.function.name), path)
+
+        return Builtin(name, ("theta", "grad"), call)
+
+    def _together(self, site: Site, x: Value) -> Value:
+        """`x` of all parameters that this optimiser updates, end to end in one vector."""
+        type = TensorType(self.registry.float_type, (symbol(PARAMETERS),))
+        return unlabelled(self._exchange("together", self._of_parameter(site, x), type))
+
+    def _gradient_at(self, site: Site, point: Value) -> Value:
+        """The gradient of the objective, were each parameter at the point that it names."""
+        tensor = self._of_parameter(site, point)
+        return Tensor(self._exchange("gradient", tensor, self.type), tensor.axes)
+
+    def _exchange(self, kind: str, value: Tensor, type: TensorType) -> Node:
+        for exchange in self.exchanges:
+            if exchange.kind == kind and self.sent[exchange.sent] is value.node:
+                known: Node = self.registry.inputs[exchange.received]
+                return known
+        place = len(self.exchanges)
+        exchange = Exchange(kind, f"sent.{place}", f"received.{place}")
+        self.exchanges.append(exchange)
+        self.sent[exchange.sent] = value.node
+        node = b.input_(exchange.received, type)
+        self.registry.inputs[exchange.received] = node
+        return node
+
+    def _of_parameter(self, site: Site, value: Value) -> Tensor:
+        if not isinstance(value, Tensor) or value.type != self.type:
+            raise site.wrong(
+                "takes tensors of the parameter's shape",
+                expected=str(self.type),
+                found=shape_text(value) if isinstance(value, Tensor) else describe(value),
+            )
+        return value
 
 
 def _short(slot: str) -> str:
     return slot.removeprefix("slot.")
-
-
-def _renamed(
-    name: str,
-    first: tuple[Node, Node],
-    slots: Mapping[Node, Node],
-    others: list[Node],
-    outputs: Mapping[str, Node],
-) -> Graph:
-    values = substitute(outputs.values(), slots)
-    return Graph(name, (*first, *slots.values(), *others), tuple(values), tuple(outputs))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Span
-from weft.compiler.graph import Node, locate, topological
+from weft.compiler.graph import Node, locate, substitute, topological
 from weft.compiler.program import State
 from weft.compiler.types import DTYPES, SymDim, TensorType
 from weft.frontends.dsl import syntax as s
@@ -127,11 +127,14 @@ def _declared_type(
 def _initial_value(
     interpreter: Interpreter, e: s.Expression, scope: Scope, type: TensorType, name: str
 ) -> Node:
-    """The node that draws a parameter's initial value; a pure function of the seed."""
+    """The node that draws a parameter's initial value; a pure function of the seed.
+
+    Parameters declared before stand in it for their own initial values.
+    """
     inner = Scope(scope.module, dict(fans(static_sizes(type.shape, name, e.span))), scope)
     with _drawing(interpreter, type, name):
         value = interpreter.evaluate(e, inner)
-        tensor = interpreter.tensor(value, type.dtype, e.span)
+        tensor = _at_the_start(interpreter, interpreter.tensor(value, type.dtype, e.span))
         _check_known(interpreter, tensor, value, e.span, name)
         if tensor.rank == type.rank and tensor.type.shape != type.shape:
             raise misfit(
@@ -146,6 +149,17 @@ def _initial_value(
             tensor = Tensor(b.cast(tensor.node, type.dtype), tensor.axes)
         _, tensor = align(whole, tensor, "`~`", e.span)
     return locate(tensor.node, interpreter.site or e.span)
+
+
+def _at_the_start(interpreter: Interpreter, tensor: Tensor) -> Tensor:
+    """The tensor as it is before the first step: a layer's states as they are drawn."""
+    if interpreter.slot_type is not None:
+        return tensor
+    registry = interpreter.registry
+    states = [v for v in registry.states.values() if v.role in ("parameter", "buffer")]
+    drawn = {registry.inputs[v.name]: v.init for v in states}
+    (node,) = substitute([tensor.node], drawn)
+    return Tensor(node, tensor.axes, tensor.classes)
 
 
 def _check_known(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from weft.compiler import builder as b
@@ -29,6 +29,8 @@ class Registry:
     batch_size: Dim = field(default_factory=lambda: symbol(BATCH))
     steps: int | None = None
     steps_per_epoch: int | None = None
+    metrics: Sequence[str] | None = None  # of an epoch: the losses and what `metrics` names
+    epoch_updates: dict[str, Node] = field(default_factory=dict)  # of states, at an epoch's end
 
     def __post_init__(self) -> None:
         seed = TensorType(U32, (2,))

@@ -20,6 +20,7 @@ from weft.frontends.dsl.values import (
     Builtin,
     Closure,
     Label,
+    Metric,
     Model,
     Partial,
     Quantity,
@@ -28,10 +29,14 @@ from weft.frontends.dsl.values import (
     as_dim,
     describe,
     is_number,
+    kind_of,
     shape_text,
 )
 
-STATIC_TYPES = ("int", "float", "bool", "string", "duration", "function", "list")
+STATIC_TYPES = (
+    "int", "float", "bool", "string", "duration", "function", "list", "schedule", "optimizer",
+    "metric",
+)  # fmt: skip
 TENSOR_TYPES = ("float", "int", "class", *DTYPES)
 
 
@@ -134,6 +139,13 @@ class Binding:
                 return value
             case "list" if isinstance(value, list | tuple):
                 return list(value)
+            case "schedule" if is_number(value):
+                return value
+            case "schedule" | "optimizer" if isinstance(value, Closure | Partial):
+                if kind_of(value) == type.base:
+                    return value
+            case "metric" if isinstance(value, Metric):
+                return value
         wanted = {
             "int": "a whole number",
             "float": "a number",
@@ -142,6 +154,9 @@ class Binding:
             "duration": "a duration such as `2 epochs`, `500 steps` or `10%`",
             "function": "a function",
             "list": "a list",
+            "schedule": "a schedule such as `cosine(0.1)`, or a number",
+            "optimizer": "an optimiser such as `adam(1e-3)`",
+            "metric": "a metric of a part of the data, such as `valid.loss`",
         }[type.base]
         hint = None
         if isinstance(value, Quantity) and type.base in ("int", "float"):

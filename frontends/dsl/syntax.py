@@ -219,7 +219,7 @@ class If(Expression):
 
 @dataclass(frozen=True, slots=True)
 class When(Expression):
-    """`when training { ... } else { ... }`; `condition` is always "training" today."""
+    """`when training { ... } else { ... }`; `when epoch_end { ... }` in a schedule."""
 
     condition: str
     then: Block
@@ -360,12 +360,19 @@ class FieldDecl(Statement):
 
 
 @dataclass(frozen=True, slots=True)
-class Minimize(Statement):
-    """`minimize objective over parts with optimizer`; `over` is None when left out."""
+class Move(Node):
+    """`over parts with optimizer`; `over` is None when left out."""
 
-    objective: Expression
     over: tuple[Expression, ...] | None
     optimizer: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Minimize(Statement):
+    """`minimize objective over parts with optimizer over ... with ...`: one move or more."""
+
+    objective: Expression
+    moves: tuple[Move, ...]
 
 
 # ---- declarations -------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ when a `minimize` has changed parameters that it depends on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Note, Span, did_you_mean, one_of
 from weft.compiler.gradient import flowing
 from weft.compiler.graph import Node, topological
-from weft.compiler.program import EarlyStop, Experiment, Forward, Objective, Settings
+from weft.compiler.program import EarlyStop, Experiment, Forward, Objective, Optimizer, Settings
 from weft.compiler.types import BF16, F16, F32, F64, DType, TensorType, symbol
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import BUILTINS
@@ -31,8 +31,10 @@ from weft.frontends.dsl.values import (
     Batches,
     Builtin,
     Closure,
+    Label,
     Metric,
     Model,
+    Part,
     Quantity,
     Splits,
     Tensor,
@@ -42,7 +44,8 @@ from weft.frontends.dsl.values import (
 )
 
 KEYS = (
-    "data", "metrics", "clip", "epochs", "steps", "stop", "seed", "precision", "average", "predict",
+    "data", "metrics", "clip", "constrain", "epochs", "steps", "stop", "seed", "precision",
+    "average", "predict",
 )  # fmt: skip
 PRECISIONS: dict[str, DType] = {"f32": F32, "f64": F64, "bf16": BF16, "f16": F16}
 DEFAULT_EPOCHS = 10
@@ -100,6 +103,11 @@ class Train:
             return default
         interpreter = Interpreter(self.registry, BUILTINS, resolve=self.resolve)
         return interpreter.evaluate(self.keys[key].value, Scope(self.module))
+
+    def metric_names(self) -> list[str]:
+        setting = self.keys.get("metrics")
+        record = setting.value if setting is not None else None
+        return [e.name for e in record.entries] if isinstance(record, s.Record) else []
 
     def _place(self, key: str) -> Span | None:
         if key in self.overrides:
@@ -297,6 +305,7 @@ class Pass:
 
     def __init__(self, train: Train, batches: Batches, training: bool) -> None:
         self.train = train
+        self.parts = tuple(batches.dataset.examples)
         registry = train.registry
         self.interpreter = Interpreter(registry, BUILTINS, training, train.resolve)
         self.fields = {
@@ -375,6 +384,7 @@ class Pass:
     def forward(self) -> Forward:
         train, interpreter = self.train, self.interpreter
         names = _loss_names(len(train.objectives))
+        train.registry.metrics = [*names, *train.metric_names()]
         clip = self._clip()
         objectives: list[Objective] = []
         metrics: dict[str, Node] = {}
@@ -383,7 +393,7 @@ class Pass:
             if not objectives:
                 metrics = self._metrics(names)
             objectives.append(self._objective(name, minimize, loss, clip))
-        average = self._average()
+        constrain, average = self._constrain(), self._average()
         inputs = (*train.registry.inputs.values(), *self.fields.values())
         return Forward(
             states=dict(train.registry.states),
@@ -392,6 +402,8 @@ class Pass:
             metrics={**{o.name: o.loss for o in objectives}, **metrics},
             updates=dict(interpreter.updates),
             average=average,
+            epoch_updates=dict(train.registry.epoch_updates),
+            constrain=constrain,
         )
 
     def evaluation(self) -> tuple[dict[str, Node], dict[str, Node]]:
@@ -469,13 +481,8 @@ class Pass:
         current = {
             n: interpreter.read(n) for n, st in registry.states.items() if st.role == "parameter"
         }
-        if minimize.over is None:
-            chosen = [n for n, node in current.items() if node in reached]
-        else:
-            chosen = list(dict.fromkeys(self._over(minimize.over, current)))
-            for n in chosen:
-                if current[n] not in reached:
-                    raise _independent(n, minimize, current[n] in topological([loss.node]))
+        groups = self._groups(minimize, loss, current, reached)
+        chosen = [n for group in groups for n in group]
         if not chosen:
             stopped = any(n in current.values() for n in topological([loss.node]))
             raise CompileError(
@@ -498,24 +505,62 @@ class Pass:
                     hint=f"say which: `minimize ... over {n.split('.')[0]} with ...`",
                     notes=[Note("the first one", first)],
                 )
-        rule = optimizer(
-            interpreter.evaluate(minimize.optimizer, self.scope),
-            interpreter,
-            minimize.optimizer.span,
-        )
-        before = {n: current[n] for n in chosen}
-        after = {n: b.input_(f"{n}@{name}", current[n].type) for n in chosen}
-        objective = Objective(name, loss.node, before, after, rule, clip, minimize.span)
+        # Metrics of the parts of the data, such as `valid.loss`, can be watched by a schedule.
+        parts: dict[str, Value] = {p: Splits(p) for p in self.parts}
+        scope = Scope(self.train.module, parts, self.scope)
+        optimizers: dict[str, Optimizer] = {}
+        for move, group in zip(minimize.moves, groups, strict=True):
+            value = interpreter.evaluate(move.optimizer, scope)
+            types = [current[n].type for n in group]
+            rule = optimizer(value, interpreter, move.optimizer.span, types)
+            optimizers |= dict.fromkeys(group, rule)
+        before = {n: current[n] for n in current if n in optimizers}
+        after = {n: b.input_(f"{n}@{name}", current[n].type) for n in before}
+        objective = Objective(name, loss.node, before, after, optimizers, clip, minimize.span)
         self.updated |= dict.fromkeys(chosen, objective)
         interpreter.current.update(after)
         self._forget(before)
         return objective
 
+    def _groups(
+        self,
+        minimize: s.Minimize,
+        loss: Tensor,
+        current: Mapping[str, Node],
+        reached: Collection[Node],
+    ) -> list[list[str]]:
+        """The parameters of each `over ... with`; a `with` alone takes those that are left."""
+        named = [
+            None if move.over is None else list(dict.fromkeys(self._over(move.over, current)))
+            for move in minimize.moves
+        ]
+        taken: set[str] = set()
+        for move, group in zip(minimize.moves, named, strict=True):
+            for n in group or ():
+                if n in taken:
+                    raise CompileError(
+                        f"two groups of this `minimize` have `{n}`",
+                        move.span,
+                        expected="each parameter after one `over`",
+                        hint="a last `with` that has no `over` takes all that are left",
+                    )
+                if current[n] not in reached:
+                    raise _independent(n, minimize, current[n] in topological([loss.node]))
+                taken.add(n)
+        for move in [m for m in minimize.moves if m.over is None][1:]:
+            raise CompileError(
+                "only one `with` can take what is left",
+                move.span,
+                expected="`over ... with ...` for each of the other groups",
+            )
+        rest = [n for n, node in current.items() if node in reached and n not in taken]
+        return [rest if group is None else group for group in named]
+
     def _over(self, over: Sequence[s.Expression], current: Mapping[str, Node]) -> Iterator[str]:
         for expression in over:
             value = self.interpreter.evaluate(expression, self.scope)
-            if isinstance(value, Model):
-                if not value.states:
+            if isinstance(value, Model | Part):
+                if isinstance(value, Model) and not value.states:
                     raise CompileError(
                         f"the objective does not call the model `{value.name}`",
                         expression.span,
@@ -580,6 +625,22 @@ class Pass:
 
         clip(b.input_("grad", _probe(self.train.registry)))
         return clip
+
+    def _constrain(self) -> Callable[[Node], Node] | None:
+        partial = self._rule("constrain", "such as `max_norm(3)`")
+        if partial is None:
+            return None
+        function, given, place = partial
+
+        def constrain(theta: Node) -> Node:
+            labels = tuple(Label(f"axis{i}") for i in range(theta.type.rank))
+            first = Given(None, Tensor(theta, labels), place)
+            result = self.interpreter.call(function, [first, *given], place)
+            return _same_type(result, theta, "constrain", place)
+
+        for shape in ((16,), (4, 4)):
+            constrain(b.input_("theta", TensorType(self.train.registry.float_type, shape)))
+        return constrain
 
     def _average(self) -> Callable[[Node, Node], Node] | None:
         partial = self._rule("average", "such as `ema(0.999)`")

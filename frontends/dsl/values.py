@@ -141,6 +141,14 @@ class Model:
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """The parameters of a model under a name: `net.dense_2`, one of its layers."""
+
+    model: Model
+    path: str  # with the model's name
+
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """A `data` block; `.batch(n)` makes a `Batches` of it."""
 
@@ -256,10 +264,14 @@ def describe(value: Value) -> str:
             return f"the {value.function.kind} `{value.function.name}(...)`"
         case Model():
             return f"the model `{value.name}`"
+        case Part():
+            return f"the layer `{value.path}`"
         case Dataset():
             return f"the data `{value.name}`"
         case Batches():
             return f"batches of `{value.dataset.name}`"
+        case Metric():
+            return f"the metric `{value.split}.{value.name}`"
         case Absent():
             return "a parameter that its `when` leaves out"
         case None:

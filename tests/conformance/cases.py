@@ -76,6 +76,8 @@ class Case:
         typed = {k: dtype if v is F64 else v for k, v in self.attributes.items()}
         if self.op == "call":
             typed |= _COMPOSITES[self.attributes["name"]](dtype)
+        if self.op == "scan":
+            typed["body"] = _BODIES[self.attributes["body"]](dtype)
         return typed
 
 
@@ -124,6 +126,7 @@ def cases() -> tuple[Case, ...]:
         _indexing,
         _order,
         _calls,
+        _loops,
     )
     return tuple(case for group in groups for case in group())
 
@@ -462,3 +465,87 @@ def _twice(dtype: DType) -> dict[str, Any]:
 
 
 _COMPOSITES = {"softsign": _softsign, "scaled_tanh": _scaled_tanh, "twice": _twice}
+
+
+def _loops() -> Iterator[Case]:
+    # Carried values, stacks, fixed operands; the number of turns; results to ask for.
+    settings: dict[str, tuple[list[Array], list[Array], list[Array], int, tuple[int, ...]]] = {
+        "rnn": ([spaced(2, 3)], [unit(4, 2, 3)], [unit(3, 3, seed=1)], 4, (0, 1)),
+        "sums": ([spaced()], [spaced(5, seed=1)], [], 5, (0, 1)),
+        "exchange": ([spaced(3), spaced(3, seed=1)], [], [], 3, (0, 1, 2)),
+        "counted": ([np.array(2), spaced(2)], [np.arange(4)], [], 4, (0, 1, 2, 3)),
+        "map": ([], [spaced(3, 2), positive(3, 2)], [spaced(2, seed=2)], 3, (0, 1)),
+        "nested": ([unit(3)], [unit(2, 3, seed=1)], [unit(3, 3, seed=2)], 2, (0, 1)),
+    }
+    for name, (start, steps, fixed, length, results) in settings.items():
+        for result in results:
+            for reverse in (False, True):
+                attributes = {
+                    "body": name,
+                    "carried": len(start),
+                    "stepped": len(steps),
+                    "length": length,
+                    "reverse": reverse,
+                    "result": result,
+                }
+                label = f"{name}-{result}{'-back' if reverse else ''}"
+                yield Case("scan", label, (*start, *steps, *fixed), attributes)
+    none = {"carried": 1, "stepped": 1, "length": 0, "reverse": False}
+    for result in (0, 1):
+        operands = (spaced(2, 3), spaced(0, 2, 3), unit(3, 3))
+        yield Case("scan", f"empty-{result}", operands, {"body": "rnn", **none, "result": result})
+
+
+def _body(dtype: DType, name: str, **shapes: tuple[int, ...]) -> list[Node]:
+    return [b.input_(f"{name}.{key}", TensorType(dtype, shape)) for key, shape in shapes.items()]
+
+
+def _rnn_body(dtype: DType) -> Graph:
+    """`h <- tanh(x + h u)`, and what `h` was, squared, is stacked."""
+    h, x, u = _body(dtype, "rnn", h=(2, 3), x=(2, 3), u=(3, 3))
+    return Graph("rnn", (h, x, u), (b.unary("tanh", x + b.matmul(h, u)), h * h))
+
+
+def _sums_body(dtype: DType) -> Graph:
+    s, x = _body(dtype, "sums", s=(), x=())
+    return Graph("sums", (s, x), (s + x * x, s + x * x))
+
+
+def _exchange_body(dtype: DType) -> Graph:
+    """Two carried values change places; a stack of one as it comes in."""
+    p, q = _body(dtype, "exchange", p=(3,), q=(3,))
+    return Graph("exchange", (p, q), (q, b.unary("sin", p + q), p))
+
+
+def _counted_body(dtype: DType) -> Graph:
+    """A whole number is carried along, and positions are read."""
+    count = b.input_("count", TensorType(I64))
+    place = b.input_("place", TensorType(I64))
+    (y,) = _body(dtype, "counted", y=(2,))
+    weight = b.broadcast(b.cast(count + place, dtype), (2,), ())
+    return Graph("counted", (count, y, place), (count + 1, y * weight, place * count, y + weight))
+
+
+def _map_body(dtype: DType) -> Graph:
+    x, y, w = _body(dtype, "map", x=(2,), y=(2,), w=(2,))
+    return Graph("map", (x, y, w), (x * w / y, b.reduce_sum(x * y)))
+
+
+def _nested_body(dtype: DType) -> Graph:
+    """A loop in each turn, over the rows of a fixed matrix."""
+    outer = h, x, u = _body(dtype, "nested", h=(3,), x=(3,), u=(3, 3))
+    s, row, z = _body(dtype, "rows", s=(3,), row=(3,), z=(3,))
+    inner = Graph("rows", (s, row, z), (b.unary("sin", s * row + z), b.reduce_sum(s * z)))
+    attributes = {"body": inner, "carried": 1, "stepped": 1, "length": 3, "reverse": False}
+    made = [make("scan", h, u, x, **attributes, result=i) for i in (0, 1)]
+    return Graph("nested", tuple(outer), (made[0] * 0.5, made[1] + h))
+
+
+_BODIES = {
+    "rnn": _rnn_body,
+    "sums": _sums_body,
+    "exchange": _exchange_body,
+    "counted": _counted_body,
+    "map": _map_body,
+    "nested": _nested_body,
+}

@@ -15,6 +15,7 @@ from weft.compiler.ops import OPS
 NO_MEANING = {
     "input": "is given",
     "call": "means what its body means",
+    "scan": "means what its body means, turn by turn",
 }
 
 # Every backend opens a composite that it doesn't take whole, and is given its inputs.

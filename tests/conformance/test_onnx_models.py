@@ -108,6 +108,13 @@ LAYERS: dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
     "relu": ("x |> dense(9) |> relu", (4,), ("Gemm", "Relu")),
     "leaky-relu": ("x |> dense(9) |> leaky_relu(0.1)", (4,), ("Gemm", "LeakyRelu")),
     "elu": ("x |> dense(9) |> elu(alpha = 0.7)", (4,), ("Gemm", "Elu")),
+    "celu": ("x |> dense(9) |> celu(alpha = 0.7)", (4,), ("Gemm", "Celu")),
+    "selu": ("x |> dense(9) |> selu", (4,), ("Gemm", "Selu")),
+    "mish": ("x |> dense(9) |> mish", (4,), ("Gemm", "Mish")),
+    "hard-sigmoid": ("x |> dense(9) |> hard_sigmoid", (4,), ("Gemm", "HardSigmoid")),
+    "hard-swish": ("x |> dense(9) |> hard_swish", (4,), ("Gemm", "HardSwish")),
+    "softsign": ("x |> dense(9) |> softsign", (4,), ("Gemm", "Softsign")),
+    "relu-slope-one": ("x |> dense(9) |> relu_slope_one", (4,), ("Gemm", "Relu")),
     "sigmoid": ("x |> dense(9) |> sigmoid", (4,), ("Gemm", "Sigmoid")),
     "tanh": ("tanh(x |> dense(9))", (4,), ("Gemm", "Tanh")),
     "softplus": ("x |> dense(9) |> softplus", (4,), ("Gemm", "Softplus")),
@@ -152,6 +159,41 @@ LAYERS: dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
     "flatten": ("x |> conv(2) |> flatten", (2, 5, 3), ("Conv", "Flatten")),
     "embedding": ("arg_max(x) |> embedding(5, 3)", (5,), ("ArgMax", "Gather")),
     "dropout": ("x |> dense(3) |> dropout(0.5)", (4,), ("Gemm",)),
+    "dense-transposed": ("x |> dense_transposed(3)", (4,), ("Gemm",)),
+    "conv-transposed": (
+        "x |> conv_transposed(3, stride = 2)",
+        (2, 5, 6),
+        ("Transpose", "ConvTranspose"),
+    ),
+    "conv-transposed-settings": (
+        "x |> conv_transposed(6, 3, [2, 3], padding = 1, output_padding = [1, 2], groups = 2)",
+        (4, 3, 4),
+        ("Reshape", "Transpose", "Reshape", "ConvTranspose"),
+    ),
+    "instance-norm": ("x |> instance_norm(eps = 1e-3)", (3, 4, 2), ("InstanceNormalization",)),
+    "group-norm": ("x |> group_norm(2, eps = 1e-3)", (4, 3, 2), ("GroupNormalization",)),
+    "local-response": (
+        "x |> conv(7) |> local_response_norm(alpha = 0.1)",
+        (7, 3, 2),
+        ("Conv", "LRN"),
+    ),
+    "local-response-mean": (
+        "x |> conv(7) |> local_response_norm_mean(3, alpha = 0.1, beta = 0.5)",
+        (7, 3, 2),
+        ("Conv", "LRN"),
+    ),
+    "nearest": ("x |> conv(2) |> upscale_nearest([2, 3])", (2, 3, 4), ("Conv", "Resize")),
+    "nearest-line": ("x |> conv(2) |> upscale_nearest(3)", (2, 4), ("Conv", "Resize")),
+    "linear": ("x |> conv(2) |> upscale_linear", (2, 3, 4), ("Conv", "Resize")),
+    "linear-smaller": ("x |> conv(2) |> resize_linear([7, 2])", (2, 3, 4), ("Conv", "Resize")),
+    "linear-corners": (
+        "x |> conv(2) |> resize_linear_corners([7, 2])",
+        (2, 3, 4),
+        ("Conv", "Resize"),
+    ),
+    "pixel-shuffle": ("x |> conv(8) |> pixel_shuffle(2)", (8, 3, 4), ("Conv", "DepthToSpace")),
+    "pad-reflect": ("x |> conv(2) |> pad_reflect([1, 2])", (2, 3, 4), ("Conv", "Pad")),
+    "pad-replicate": ("x |> conv(2) |> pad_replicate", (2, 3, 4), ("Conv", "Pad")),
 }  # fmt: skip
 
 
@@ -236,12 +278,44 @@ def test_spec_function_is_no_library_function() -> None:
     assert [n.op_type for n in model.graph.node] == ["Gemm", "Mul"]
 
 
-@pytest.mark.parametrize("spec", [MLP, CNN], ids=["mlp", "cnn"])
+NORMS = ("x |> conv(4) |> group_norm(2) |> resize_linear([5, 3]) |> rms_norm", (2, 3, 4))
+
+
+@pytest.mark.parametrize("spec", [MLP, CNN, NORMS], ids=["mlp", "cnn", "norms"])
 @pytest.mark.parametrize("opset", [17, 18, 20, 24])
 def test_other_opsets(spec: tuple[str, tuple[int, ...]], opset: int) -> None:
     built = program(*spec)
     state, x = trained(built), fields(built, 2)["x"]
     model = export_predict(built, state, opset=opset)
+    compare(run(model, {"x": x}), evaluate(built.predict, {**state, "x": x}), 1e-5)
+
+
+def test_rms_norm_is_one_operator_where_the_opset_has_it() -> None:
+    built = program(*NORMS)
+    for opset, has in ((24, True), (22, False)):
+        model = export_predict(built, trained(built), opset=opset)
+        assert ("RMSNormalization" in {n.op_type for n in model.graph.node}) == has
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "absent"),
+    [
+        ("x |> conv(6) |> local_response_norm(4)", (2, 3, 4), "LRN"),
+        ("x |> conv(4) |> instance_norm(affine = false)", (2, 3), "InstanceNormalization"),
+        ("x |> conv(4) |> pad_reflect([[1, 0]])", (2, 3), "Pad"),
+        ("x |> conv(4) |> pad_circular", (2, 3), "Pad"),
+        ("x |> conv(4) |> upscale_linear", (2, 3), "Resize"),
+        ("x |> conv_transposed(3, 1, stride = 2, output_padding = 2)", (2, 3), "ConvTranspose"),
+        ("x |> dense_transposed(3, bias = false)", (2, 3), "Gemm"),
+    ],
+)
+def test_what_no_operator_says_is_written_out(
+    body: str, shape: tuple[int, ...], absent: str
+) -> None:
+    built = program(body, shape)
+    state, x = trained(built), fields(built, 3)["x"]
+    model = export_predict(built, state)
+    assert absent not in {n.op_type for n in model.graph.node}
     compare(run(model, {"x": x}), evaluate(built.predict, {**state, "x": x}), 1e-5)
 
 

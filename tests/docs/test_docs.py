@@ -129,7 +129,7 @@ def signature(name: str) -> str:
     """A built-in function's signature as the reference writes it: `sum(x, over?)`."""
     written = []
     for p in list(inspect.signature(BUILTINS[name].call).parameters.values())[1:]:
-        if p.kind is inspect.Parameter.VAR_POSITIONAL:
+        if p.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             written.append(f"{p.name}...")
         elif p.default is inspect.Parameter.empty:
             written.append(p.name)

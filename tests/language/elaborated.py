@@ -22,9 +22,10 @@ from weft.frontends.dsl.builtins import BUILTINS
 from weft.frontends.dsl.elaborate import Declarations
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Module, Scope, load_module
-from weft.frontends.dsl.optimizers import optimizer, resolve
+from weft.frontends.dsl.optimizers import optimizer
 from weft.frontends.dsl.parser import parse_expression
 from weft.frontends.dsl.registry import Registry
+from weft.frontends.dsl.schedules import Schedules
 from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.values import Closure, Tensor, Value
 
@@ -157,7 +158,8 @@ def expression(text: str, module: Module, interpreter: Interpreter) -> tuple[Val
 def schedule(text: str, step: int, declarations: str = "") -> float:
     """A schedule's value at a step, of 100 in all and 10 an epoch."""
     module, interpreter = load(declarations)
-    found = resolve(interpreter, *expression(text, module, interpreter))
+    found, place = expression(text, module, interpreter)
+    found = Schedules(interpreter.registry, interpreter, "rate").argument(found, None, "lr", place)
     scalar = interpreter.tensor(found, F64, Span(module.source, 0, 0))
     return float(run([scalar.node], {"step": np.int64(step)})[0])
 
@@ -194,21 +196,21 @@ fn f(x) = net(x)
     return elaborate(text, np.zeros(1)).initial["net.w"]
 
 
-def fixture(name: str, part: str) -> dict[str, Array]:
-    """The arrays `NAME/PART/*` that fixtures/make_library.py has stored."""
+def fixture(name: str, part: str, file: str = "library") -> dict[str, Array]:
+    """The arrays `NAME/PART/*` that fixtures/make_FILE.py has stored."""
     head = f"{name}/{part}/"
-    return {k.removeprefix(head): a for k, a in _fixtures().items() if k.startswith(head)}
+    return {k.removeprefix(head): a for k, a in _fixtures(file).items() if k.startswith(head)}
 
 
-def fixture_result(name: str) -> Array:
-    return _fixtures()[f"{name}/out"]
+def fixture_result(name: str, file: str = "library") -> Array:
+    return _fixtures(file)[f"{name}/out"]
 
 
-def fixture_names() -> set[str]:
-    return {key.split("/")[0] for key in _fixtures()}
+def fixture_names(file: str = "library") -> set[str]:
+    return {key.split("/")[0] for key in _fixtures(file)}
 
 
 @cache
-def _fixtures() -> dict[str, Array]:
-    with np.load(Path(__file__).parents[1] / "fixtures" / "library.npz") as stored:
+def _fixtures(file: str) -> dict[str, Array]:
+    with np.load(Path(__file__).parents[1] / "fixtures" / f"{file}.npz") as stored:
         return dict(stored)

@@ -201,9 +201,10 @@ def test_digits() -> None:
     assert train.name is None
     minimize = train.statements[1]
     assert isinstance(minimize, Minimize)
-    assert minimize.over is None
+    (move,) = minimize.moves
+    assert move.over is None
     warmup = Argument("warmup", Quantity(2, "epochs", "2", span=NOWHERE), span=NOWHERE)
-    assert any(node == warmup for node in walk(minimize.optimizer))
+    assert any(node == warmup for node in walk(move.optimizer))
 
 
 def test_library() -> None:
@@ -234,7 +235,7 @@ def test_library() -> None:
 def test_several_objectives() -> None:
     (train,) = parse(source(RING)).declarations
     assert isinstance(train, TrainDecl)
-    parts = [item.over for item in train.statements if isinstance(item, Minimize)]
+    parts = [item.moves[0].over for item in train.statements if isinstance(item, Minimize)]
     assert parts == [(n("D"),), (n("G"),)]
 
 
