@@ -43,6 +43,23 @@ def predict(session: Session, arrays: Mapping[str, Array], size: int) -> dict[st
     }
 
 
+def draw(session: Session, arrays: Any, rows: int | None) -> dict[str, np.ndarray]:
+    """The outputs of a model that reads no field and draws `rows` rows of its own, all at once.
+
+    Raises RunError without `rows`, and for arrays, which nothing reads.
+    """
+    if rows is None or (arrays is not None and len(arrays)):
+        raise RunError(
+            "the model reads no field: it makes what it gives from random numbers",
+            expected="a number of rows alone: `rows` in Python, `--rows` on the command line",
+            found=None if rows is None else "arrays",
+        )
+    if rows < 1:
+        raise RunError("a prediction has at least one row", found=str(rows))
+    results = session.run("predict", {}, rows)
+    return {name: np.array(value) for name, value in results.items()}
+
+
 def _pieces(size: int) -> Iterator[slice]:
     for start in range(0, size, PREDICTED):
         yield slice(start, min(start + PREDICTED, size))
@@ -67,7 +84,7 @@ def checked(arrays: Mapping[str, Any], types: Mapping[str, TensorType]) -> dict[
             raise RunError(
                 f"the field `{name}` is missing", expected=f"an array of {_wanted(type)}"
             )
-        found[name] = _checked(name, np.asarray(arrays[name]), type)
+        found[name] = _checked(name, _array(name, arrays[name], type), type)
     sizes = {name: len(array) for name, array in found.items()}
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{size} in `{name}`" for name, size in sizes.items())
@@ -75,6 +92,15 @@ def checked(arrays: Mapping[str, Any], types: Mapping[str, TensorType]) -> dict[
     if not all(sizes.values()):
         raise RunError("there is nothing to predict from", found="arrays of 0 rows")
     return found
+
+
+def _array(name: str, value: Any, type: TensorType) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise RunError(
+            f"the field `{name}` is no array", expected=_wanted(type), found=str(error)
+        ) from error
 
 
 def _checked(name: str, array: Array, type: TensorType) -> Array:

@@ -6,7 +6,7 @@ memory-mapped   columns stay on disk; each batch is prepared when it comes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,11 +14,12 @@ import numpy as np
 
 from weft.compiler.errors import CompileError, Diagnostic, InternalError
 from weft.compiler.evaluate import evaluate
-from weft.compiler.graph import Graph, topological
+from weft.compiler.graph import Graph, Node, topological
 from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.program import DataSpec, Field
 from weft.runtime.data.batches import gather
 from weft.runtime.data.columns import Array, Columns
+from weft.runtime.data.tables import is_number
 from weft.runtime.permutation import Indices
 
 CHUNK = 8192  # rows prepared at once
@@ -63,11 +64,20 @@ class Fields:
 
     @cached_property
     def warnings(self) -> tuple[Diagnostic, ...]:
-        """Fields with values that are not finite (known only for data in memory)."""
-        if self.mapped:
-            return ()
-        found = (_non_finite(f, self.arrays[f.name]) for f in self.spec.fields)
+        """Fields that take text for numbers, and, of data in memory, that aren't finite."""
+        found = [self._text(f) for f in self.spec.fields]
+        if not self.mapped:
+            found += [_non_finite(f, self.arrays[f.name]) for f in self.spec.fields]
         return tuple(warning for warning in found if warning is not None)
+
+    def _text(self, declared: Field) -> Diagnostic | None:
+        """A column of text whose class numbers a field of floats has as if they were amounts."""
+        if declared.type.dtype.kind != "float":
+            return None
+        for node in _amounts(self.prepare.named_outputs[declared.name]):
+            if node.op.name == "input" and node.name in self.columns.classes:
+                return _text_as_numbers(declared, node.name, self.columns.classes[node.name])
+        return None
 
     def raw(self, rows: Indices) -> dict[str, Array]:
         """The columns of these rows that `prepare` reads."""
@@ -112,6 +122,38 @@ def _check_label(label: Field, values: Array, start: int) -> None:
         expected=f"whole numbers from 0 to {label.classes - 1}",
         found=f"{values[row]} in row {start + row} (rows count from 0)",
         hint=hint,
+    )
+
+
+# Operations whose result is an amount where their operands are.
+_MOVING = {"cast", "reshape", "transpose", "broadcast_in_dim", "concat", "slice"}
+_KEEPING = frozenset({*_MOVING, "add", "subtract", "multiply", "divide", "negate"})
+
+
+def _amounts(node: Node) -> Iterator[Node]:
+    """What a value is made of by plain arithmetic alone: no comparison, no choice."""
+    waiting, seen = [node], {node}
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if node.op.name in _KEEPING:
+            waiting += [i for i in node.inputs if i not in seen]
+            seen.update(node.inputs)
+
+
+def _text_as_numbers(declared: Field, column: str, classes: Sequence[str]) -> Diagnostic:
+    odd = [text for text in classes if not is_number(text)] or list(classes)
+    shown = ", ".join(f"`{text}`" for text in odd[:3]) + (", ..." if len(odd) > 3 else "")
+    numeric = len(odd) < len(classes)
+    return Diagnostic(
+        f"`{declared.name}` takes the text of the column `{column}` as numbers",
+        declared.span,
+        expected="numbers in every row" if numeric else None,
+        found=f"{shown}: texts count as 0, 1, ... in sorted order",
+        hint="leave the place of a missing number empty"
+        if numeric
+        else f"`one_hot({column}, {len(classes)})` gives each text a number of its own",
+        severity="warning",
     )
 
 

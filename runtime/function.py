@@ -139,6 +139,12 @@ class Function:
                     hint=did_you_mean(which, names),
                 )
             which = names.index(which)
+        if not isinstance(which, int):
+            raise RunError(
+                "`wrt` names arguments by place or by name",
+                expected=one_of(names),
+                found=f"{which}",
+            )
         if not -arguments <= which < arguments:
             raise RunError(
                 f"`{self.name}` has no argument {which}",

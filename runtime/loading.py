@@ -78,7 +78,7 @@ class Loaded:
 def read(path_or_text: str | Path) -> tuple[Source, Path]:
     """A source and the folder that its paths are seen from: the file's, or for text this one.
 
-    A `str` is a path when it is one line that ends in `.weft` or names a file.
+    A `str` is a path when it is one line that ends in `.weft` or names a file or a folder.
     """
     if isinstance(path_or_text, str) and not _is_path(path_or_text):
         return Source("spec", path_or_text), Path()
@@ -89,7 +89,7 @@ def read(path_or_text: str | Path) -> tuple[Source, Path]:
 def _is_path(text: str) -> bool:
     if "\n" in text or len(text) > 1000:
         return False
-    return text.endswith(".weft") or ("{" not in text and Path(text).is_file())
+    return text.endswith(".weft") or ("{" not in text and text != "" and Path(text).exists())
 
 
 def load_spec(source: Source, base: Path, overrides: Mapping[str, Any] | None = None) -> Loaded:

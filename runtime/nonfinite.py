@@ -31,10 +31,12 @@ class _Seen:
     def wrong(self) -> bool:
         return self.nan or self.infinite
 
+    @property
+    def wrongness(self) -> str:
+        return "NaN" if self.nan else "infinity"
+
     def __str__(self) -> str:
-        if self.nan:
-            return "NaN"
-        return "infinity" if self.infinite else f"{self.low:.6g} to {self.high:.6g}"
+        return self.wrongness if self.wrong else f"{self.low:.6g} to {self.high:.6g}"
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ def origin(
 ) -> Origin | None:
     """The operation of a training step that first gives a number that is not finite.
 
-    Looks behind the losses first, then behind the other outputs. None when every output is finite
-    (or when an input already is not).
+    Looks behind the losses first, then behind the other outputs. Where no operation made one, it is
+    the input that has one already. None when every output is finite.
     """
     opened = inline_calls(graph, frozenset())
     seen: dict[Node, _Seen] = {}
@@ -67,15 +69,16 @@ def origin(
     outputs = opened.named_outputs
     forward = set(topological([outputs[name] for name in losses]))
     order = [*(outputs[name] for name in losses), *opened.outputs]
+    given: Node | None = None
     for node in order:
         if node in seen and seen[node].wrong:
             found = _down(node, seen)
             if found.op.name == "input":
+                given = given or found
                 continue
             operands = tuple(str(seen[i]) for i in found.inputs if i in seen)
-            made = "NaN" if seen[found].nan else "infinity"
-            return Origin(found, made, operands, found not in forward)
-    return None
+            return Origin(found, seen[found].wrongness, operands, found not in forward)
+    return Origin(given, seen[given].wrongness, (), False) if given else None
 
 
 def _down(node: Node, seen: Mapping[Node, _Seen]) -> Node:
@@ -104,14 +107,27 @@ def _look(value: np.ndarray) -> _Seen:
     return _Seen(nan, bool(np.isinf(value).any()), low, high)
 
 
-def failure(step: int, what: str, found: Origin | None) -> RunError:
-    """The error for a run that stops at `step` because `what` is not finite."""
+def failure(
+    step: int, what: str, found: Origin | None, fields: Mapping[str, Span | None]
+) -> RunError:
+    """The error for a run that stops at `step` because `what` is not finite.
+
+    `fields` has the places where the data's fields are declared.
+    """
     message = f"{what} is not finite at step {step}"
     if found is None:
         return RunError(
             message,
             found="an overflow that the reference, operation by operation, does not have",
             hint=_SMALLER,
+        )
+    if found.node.op.name == "input":
+        name = found.node.name
+        return RunError(
+            message,
+            fields.get(name, found.node.span),
+            found=f"{found.made} in the data: in `{name}` of this batch",
+            hint="leave such rows out, or replace the values: `where(is_finite(x), x, 0)`",
         )
     span: Span | None = found.node.span
     operands = ", ".join(found.operands)

@@ -14,12 +14,13 @@ runs/digits_mlp-001/
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ class RunFolder:
         if not cls(path).begun:
             raise RunError(
                 f"there is no run at `{path}`",
-                found=f"no `{_MARK}` in it" if path.is_dir() else "no such folder",
+                expected="the folder that `weft train` made, such as `runs/digits-001`",
+                found=_instead(path),
             )
         return cls(path)
 
@@ -123,6 +125,7 @@ class RunFolder:
         write_atomically(self.path / _SPEC, spec.encode())
         write_atomically(self.path / _ENVIRONMENT, _json(environment))
         known = {"hash": spec_hash, "settings": dict(settings), "overrides": dict(overrides)}
+        known["texts"] = self._texts([_SPEC, *(imports or {})])
         write_atomically(self.path / _MARK, _json({**more, **known}))
 
     def end(self, result: Mapping[str, Any]) -> None:
@@ -169,6 +172,20 @@ class RunFolder:
     def environment(self) -> dict[str, Any]:
         """Where the run began, as `environment()` tells."""
         return _read_json(self.path / _ENVIRONMENT)
+
+    @property
+    def edited(self) -> list[str]:
+        """The files of the spec that are not as the run began with them."""
+        begun = self.record.get("texts", {})
+        now = self._texts(begun)
+        return [name for name in begun if now[name] != begun[name]]
+
+    def _texts(self, names: Iterable[str]) -> dict[str, str]:
+        """Hashes of the spec's files as they are now."""
+        return {
+            name: hashlib.blake2b(_read(self.path / name).encode(), digest_size=16).hexdigest()
+            for name in names
+        }
 
     def require_spec(self, spec_hash: str) -> None:
         """RunError unless the run is of the spec with this hash."""
@@ -233,6 +250,12 @@ def _claim(path: Path) -> None:
                 expected="a new or an empty folder for the run",
                 found=f"`{min(strange)}`",
             ) from None
+
+
+def _instead(path: Path) -> str:
+    if path.is_dir():
+        return f"no `{_MARK}` in it"
+    return "a file" if path.exists() else "no such folder"
 
 
 def _next_number(runs: Path, name: str) -> int:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from weft.backends.base import Backend
@@ -53,6 +54,8 @@ def run(
             _begin(folder, loaded, backend)
         if folder.result is None:
             Trainer(loaded, backend, folder, reporter, checkpoint_every).run()
+        else:
+            reporter.on_end(result(folder))
     return folder
 
 
@@ -111,9 +114,13 @@ def _plain(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reopen(folder: RunFolder) -> Loaded:
-    """The spec of a run, from its folder alone; its data are opened where they are needed."""
+    """The spec of a run, from its folder alone; its data are opened where they are needed.
+
+    Raises RunError for a spec that was edited there and means something else now: the parameters
+    are not its own.
+    """
     record = folder.record
-    return assemble(
+    loaded = assemble(
         read_source(folder.spec_path),
         folder.path,
         record.get("overrides", {}),
@@ -121,15 +128,38 @@ def reopen(folder: RunFolder) -> Loaded:
         Opener(folder.path / record.get("base", ".")),
         record.get("name"),
     )
+    edited = folder.edited
+    if edited and loaded.fingerprint != record.get("hash"):
+        raise RunError(
+            f"`{folder.path / edited[0]}` was edited since the run began",
+            expected=f"the spec with hash `{record.get('hash')}`",
+            found=f"`{loaded.fingerprint}`",
+            hint="put it back as it was; to try a change, train a spec of your own anew",
+        )
+    return loaded
 
 
 def kept(folder: RunFolder) -> tuple[Checkpoint, Ledger]:
-    """The checkpoint of the best step so far. Raises RunError for a run that has none yet."""
-    newest = latest(folder.checkpoints).checkpoint
+    """The checkpoint of the best step so far. Raises RunError for a run that has none yet.
+
+    Of a run that has ended it is the one that the result names, and no other will do.
+    """
+    ended = folder.result
+    if ended is not None:
+        best = load(checkpoint_path(folder.checkpoints, int(ended["best_step"])))
+        return best, Ledger.from_json(best.metadata.get("ledger", ""))
+    found = latest(folder.checkpoints)
+    newest, skipped = found.checkpoint, found.skipped
+    if newest is None and skipped:
+        raise RunError(
+            f"no checkpoint of the run at `{folder.path}` is whole",
+            found=f"damage in {', '.join(f'`{path.name}`' for path, _ in skipped)}",
+            hint=f"begin again: `weft train --resume {quote(str(folder.path))}`",
+        )
     if newest is None:
         raise RunError(
             f"the run at `{folder.path}` has no parameters yet",
-            hint="train on: `weft train --resume " + str(folder.path) + "`",
+            hint=f"train on: `weft train --resume {quote(str(folder.path))}`",
         )
     ledger = Ledger.from_json(newest.metadata.get("ledger", ""))
     if ledger.kept is None or checkpoint_path(folder.checkpoints, ledger.kept.step) == newest.path:

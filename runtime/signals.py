@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from shlex import quote
 from types import FrameType
 
 from weft.compiler.errors import RunError
@@ -21,7 +22,7 @@ class Interrupted(RunError):
         name = signal.Signals(number).name
         super().__init__(
             f"stopped by {name} after step {step}; everything is saved",
-            hint=f"go on with `weft train --resume {folder}`",
+            hint=f"go on with `weft train --resume {quote(folder)}`",
         )
         self.number = number
         self.step = step

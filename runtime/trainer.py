@@ -308,7 +308,7 @@ class Trainer:
         end = self.step
         bad = self._first_bad(end)
         if bad is None:
-            raise failure(end, what, None)
+            raise failure(end, what, None, {})
         self._rewind()
         while self.step < bad:
             self._one()
@@ -317,8 +317,9 @@ class Trainer:
         losses = self._one()
         wrong = next((n for n in self.losses if not math.isfinite(float(losses[n]))), None)
         what = "a parameter" if wrong is None else f"the loss `{wrong}`".replace(" `loss`", "")
-        graph = self.session.program.train_step
-        raise failure(bad + 1, what, origin(graph, {**before, **inputs}, size, self.losses))
+        found = origin(self.session.program.train_step, {**before, **inputs}, size, self.losses)
+        places = {field.name: field.span for field in self.loaded.fields.spec.fields}
+        raise failure(bad + 1, what, found, places)
 
     def _first_bad(self, end: int) -> int | None:
         """The step, counted from 0, that first left something not finite."""

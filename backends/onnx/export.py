@@ -55,7 +55,7 @@ def export_predict(
 
     `tensors` has the program's states by name; those that `predict` reads become initialisers of
     that name, and a parameter's average takes the parameter's. Inputs are the fields that the
-    model reads.
+    model reads; where it reads none and draws its own numbers, the size of the `batch`.
     """
     graph, stored = program.predict, {}
     values: dict[Node, Node] = {}
@@ -69,7 +69,12 @@ def export_predict(
     outputs = tuple(substitute(graph.outputs, values))
     named = Graph(graph.name, inputs, outputs, graph.output_names)
     return export_graph(
-        named, name=program.name, initializers=stored, opset=opset, metadata=metadata
+        named,
+        name=program.name,
+        initializers=stored,
+        sizes=("batch",),
+        opset=opset,
+        metadata=metadata,
     )
 
 
@@ -79,6 +84,7 @@ def export_graph(
     name: str | None = None,
     initializers: Mapping[str, np.ndarray] | None = None,
     outputs: Mapping[str, str] | None = None,
+    sizes: Sequence[str] = (),
     opset: int = OPSET,
     metadata: Mapping[str, str] | None = None,
 ) -> ModelProto:
@@ -86,8 +92,9 @@ def export_graph(
 
     Inputs of the graph that `initializers` names are stored in the model, the others are its
     inputs. An output has the graph's name for it, or the one that `outputs` gives; where that is an
-    input's name (a state's new value), `.next` is added, because ONNX names one thing once. Raises
-    RunError for what ONNX cannot say, or an initialiser of another type.
+    input's name (a state's new value), `.next` is added, because ONNX names one thing once. A
+    symbolic size among `sizes` that is needed and that no input has becomes an input of its own, a
+    scalar of i64. Raises RunError for what ONNX cannot say, or an initialiser of another type.
     """
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST <= opset <= newest:
@@ -98,7 +105,7 @@ def export_graph(
         )
     stored = dict(initializers or {})
     names = _output_names(graph, outputs or {})
-    writer = Writer(opset, taken={*graph.named_inputs, *names})
+    writer = Writer(opset, taken={*graph.named_inputs, *names}, asked=dict.fromkeys(sizes, None))
     given = [Value(i.name, i.type.dtype, i.type.shape) for i in graph.inputs]
     for node, value in zip(graph.inputs, given, strict=True):
         if node.name not in stored:
@@ -119,7 +126,10 @@ def export_graph(
         helper.make_graph(
             nodes,
             name or graph.name,
-            [_info(i.name, i.type) for i in graph.inputs if i.name not in stored],
+            [
+                *(_info(i.name, i.type) for i in graph.inputs if i.name not in stored),
+                *(_info(v.name, TensorType(v.dtype, v.shape)) for v in writer.asked.values() if v),
+            ],
             [_info(key, o.type) for key, o in zip(names, graph.outputs, strict=True)],
             tensors,
         ),

@@ -48,6 +48,7 @@ class Writer:
     constants: dict[str, TensorProto] = field(default_factory=dict)
     values: dict[Node, Value] = field(default_factory=dict)
     symbols: dict[str, tuple[Value, int]] = field(default_factory=dict)  # where to read a size
+    asked: dict[str, Value | None] = field(default_factory=dict)  # sizes that may be inputs
     scope: str = ""
     span: Span | None = None  # the place in the spec of what is being written
     graph: Callable[[Graph, Sequence[Value]], list[Value]] | None = None  # writes a body
@@ -244,6 +245,9 @@ class Writer:
         if isinstance(atom, FloorDiv):
             # Its dividend has no negative coefficient, so that to truncate is to round down.
             return self.op("Div", self._symbolic(atom.dividend), self.integers(atom.divisor))
+        if atom not in self.symbols and atom in self.asked and atom not in self.taken:
+            asked = self.asked[atom] = Value(atom, I64, ())
+            return self.reshape(asked, (1,))
         if atom not in self.symbols:
             raise RunError(
                 f"the size `{atom}` can't be known when the model runs",

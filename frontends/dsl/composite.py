@@ -39,7 +39,15 @@ def wrap(
         raise
     actual = {formal[name]: tensor.node for name, tensor in tensors.items()}
     changed = [k for k, v in interpreter.updates.items() if updates.get(k) is not v]
-    if not isinstance(result, Tensor) or changed or not tensors or result.node in actual:
+    clause = function.decl.gradient if isinstance(function.decl, s.FnDecl) else None
+    if clause is not None and tensors and not isinstance(result, Tensor):
+        raise CompileError(
+            f"`{function.name}` states its gradient, so it gives one tensor",
+            s.part(clause.span, "gradient"),
+            found=describe(result),
+        )
+    itself = isinstance(result, Tensor) and result.node in actual and clause is None
+    if not isinstance(result, Tensor) or changed or not tensors or itself:
         for name in changed:
             node = substitute([interpreter.updates[name]], actual)[0]
             interpreter.updates[name] = interpreter.current[name] = node

@@ -77,6 +77,20 @@ _TENSOR = {
     ">": "greater",
     ">=": "greater_equal",
 }
+# Operations, the kinds of numbers that they refuse, and what is said then.
+_PARTICULAR: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "divide": (
+        ("int", "uint"),
+        "`/` divides floating-point numbers",
+        "convert with `float(x)`, or write `//`, which rounds down",
+    ),
+    "floor_divide": (("float",), "`//` divides whole numbers", "write `floor(x / y)`"),
+    "power": (
+        ("int", "uint"),
+        "`^` takes floating-point numbers",
+        "convert with `float(x)`, or multiply: `x * x`",
+    ),
+}
 
 
 class Interpreter:
@@ -376,13 +390,10 @@ class Interpreter:
                 found=f"{describe(left)} and {describe(right)}",
                 hint=_conversion(a.type.dtype, c.type.dtype),
             )
-        if op == "divide" and a.type.dtype.kind in ("int", "uint"):
-            raise CompileError(
-                "`/` divides floating-point numbers",
-                span,
-                found=f"{describe(left)} and {describe(right)}",
-                hint="convert with `float(x)`, or write `//`, which rounds down",
-            )
+        if op in _PARTICULAR and a.type.dtype.kind in _PARTICULAR[op][0]:
+            _, message, hint = _PARTICULAR[op]
+            found = f"{describe(left)} and {describe(right)}"
+            raise CompileError(message, span, found=found, hint=hint)
         a, c = align(a, c, what, span)
         return Tensor(binary(op, a.node, c.node), a.axes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
+from shlex import quote
 
 from weft.compiler.errors import CompileError, Source
 from weft.frontends.dsl import tables
@@ -34,7 +35,9 @@ def read_source(path: str | Path) -> Source:
         hint = f"beside it: {', '.join(f'`{name}`' for name in near[:5])}" if near else None
         raise CompileError(f"there is no file `{path}`", hint=hint) from None
     except IsADirectoryError:
-        raise CompileError(f"`{path}` is a folder", expected="a `.weft` file") from None
+        run = f"go on with a run: `weft train --resume {quote(str(path))}`"
+        hint = run if (place / "spec.json").is_file() else None
+        raise CompileError(f"`{path}` is a folder", expected="a `.weft` file", hint=hint) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise CompileError(f"`{path}` can't be read: {reason}") from None

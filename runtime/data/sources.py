@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os.path import normpath
 from pathlib import Path
 from tokenize import TokenError
 
@@ -201,7 +202,7 @@ def find(base: Path, name: str) -> Path:
         if not folder.is_dir():
             raise RunError(
                 f"there is no file `{name}`",
-                found=f"no folder `{folder}`",
+                found=f"no folder `{normpath(folder)}`",
                 hint="a path is relative to the folder of the spec",
             )
         files = [entry.name for entry in folder.iterdir() if entry.is_file()]
@@ -210,7 +211,7 @@ def find(base: Path, name: str) -> Path:
     close = did_you_mean(path.name, files)
     raise RunError(
         f"there is no file `{name}`",
-        expected=f"a file in `{folder}`",
+        expected=f"a file in `{normpath(folder)}`",
         hint=close or "a path is relative to the folder of the spec",
     )
 

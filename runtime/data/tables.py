@@ -15,6 +15,7 @@ from weft.runtime.data.columns import Array, Columns, columns, field_names
 
 _CHUNK = 65536  # lines converted at once: Python strings are many times larger than numbers
 _DELIMITERS = {"tab": "\t", "\\t": "\t"}
+_WORDS = {"\t": "tab"}
 
 
 def read_csv(path: Path, *, delimiter: str = ",", target: str | None = None) -> Columns:
@@ -75,7 +76,13 @@ def _rows(path: Path, delimiter: str) -> Iterator[Iterator[list[str]]]:
 
 def _header(titles: list[str], where: str) -> list[str]:
     titles = [title.strip() for title in titles]
-    if all(_is_number(title) for title in titles):
+    if len(titles) == 1 and (other := next((c for c in ",;\t|" if c in titles[0]), None)):
+        raise RunError(
+            f"{where} has one column alone, by this delimiter",
+            found=f"`{titles[0]}`".replace("\t", "<tab>"),
+            hint=f'say which is its own: `delimiter = "{_WORDS.get(other, other)}"`',
+        )
+    if all(is_number(title) for title in titles):
         raise RunError(
             f"the first line of {where} holds numbers",
             expected="the names of the columns",
@@ -85,7 +92,8 @@ def _header(titles: list[str], where: str) -> list[str]:
     return field_names(titles, where)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a table's text is a number."""
     try:
         float(text)
     except ValueError:

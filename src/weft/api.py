@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from weft.runtime.session import Session, session_for
 
 if TYPE_CHECKING:
     from weft.compiler.analysis import Report
+    from weft.compiler.types import TensorType
 
 Arrays = Mapping[str, Any]
 
@@ -32,7 +33,8 @@ class Experiment:
     def load(cls, path_or_text: str | Path, overrides: Mapping[str, Any]) -> Experiment:
         """See `weft.load`."""
         source, base = read(path_or_text)
-        return cls(load_spec(source, base, overrides))
+        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in overrides.items()}
+        return cls(load_spec(source, base, plain))
 
     @property
     def name(self) -> str:
@@ -55,7 +57,8 @@ class Experiment:
         session = session_for(self.loaded, backend_named(backend))
         batch = self.loaded.experiment.settings.batch
         plan = session.plan("train_step", batch)
-        return analyse(self.loaded.experiment, session.program, plan)
+        report = analyse(self.loaded.experiment, session.program, plan)
+        return replace(report, warnings=self.warnings)
 
     def train(
         self,
@@ -142,6 +145,13 @@ class Run:
         """How many steps were made."""
         return self.result.steps
 
+    @property
+    def fields(self) -> dict[str, TensorType]:
+        """What the model reads: fields of the data by name, with the batch as the first axis."""
+        program = self.loaded.program
+        inputs = program.predict.inputs
+        return {n.name: n.type for n in inputs if n.name not in program.states}
+
     @cached_property
     def tensors(self) -> dict[str, np.ndarray]:
         """The kept state by name: parameters, averages, running statistics, and the rest."""
@@ -150,25 +160,31 @@ class Run:
 
         return kept(RunFolder.open(self.folder))[0].tensors
 
-    def predict(self, arrays: Arrays | np.ndarray) -> dict[str, np.ndarray]:
+    def predict(
+        self, arrays: Arrays | np.ndarray | None = None, rows: int | None = None
+    ) -> dict[str, np.ndarray]:
         """The model's outputs by name, for fields by name as in the data block (prepared values).
 
-        A single array will do where the model reads one field. Any number of rows. Raises
+        A single array will do where the model reads one field. Any number of rows. A model that
+        reads no field, such as a generator that draws its own noise, takes `rows` instead. Raises
         RunError for a field that is missing, unknown, or of another shape or type.
         """
-        from weft.runtime.evaluation import checked, predict
+        from weft.runtime.evaluation import checked, draw, predict
 
-        session = self._session
-        nodes = {n.name: n for n in session.graph("predict").inputs}
-        types = {
-            name: nodes[name].type.with_shape(nodes[name].type.shape[1:])
-            for name in nodes
-            if name in session.fields("predict")
-        }
+        session, fields = self._session, self.fields
+        types = {name: type.with_shape(type.shape[1:]) for name, type in fields.items()}
         if not session.graph("predict").outputs:
             raise RunError(
                 "the spec says nothing about prediction",
                 expected="a line in `train` such as `predict = net(x)`",
+            )
+        if not types:
+            return draw(session, arrays, rows)
+        if rows is not None or arrays is None:
+            raise RunError(
+                f"the model reads {one_of(types)}",
+                expected="arrays, whose first axis says how many rows there are",
+                found="a number of rows" if rows is not None else "nothing",
             )
         if not isinstance(arrays, Mapping):
             if len(types) != 1:

@@ -197,6 +197,31 @@ class TestARunThatIsNone:
         assert "internal error" not in outcome.err  # type: ignore[attr-defined]
 
 
+def test_a_run_for_a_spec_and_a_spec_for_a_run(weft: Callable, spec: Path, run: Path) -> None:
+    refused(weft("train", run, "--json"), "is a folder", f"`weft train --resume {run}`")
+    refused(weft("eval", spec, "--json"), "there is no run at", "`runs/digits-001`", "a file")
+
+
+@pytest.mark.parametrize("command", ["compile", "graph"])
+def test_no_result_replaces_a_spec(weft: Callable, spec: Path, command: str) -> None:
+    text = spec.read_text()
+    refused(weft(command, spec, "-o", spec, "--json"), "is a spec's name")
+    assert spec.read_text() == text
+
+
+def test_a_model_that_reads_no_field(weft: Callable, tmp_path: Path) -> None:
+    weft("new", "g.weft", "--template", "gan")
+    told = weft("train", "g.weft", "--out", "my run", "--set", "steps=2").out
+    assert "weft predict 'my run' --rows 100 --output" in told
+    assert weft("predict", "my run", "--rows", "5", "-o", "made.npz").code == 0
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 2)))
+    outcome = weft("predict", "my run", "-i", "x.npz", "-o", "made.npz", "--json")
+    refused(outcome, "the model reads no field", "`--rows` on the command line")
+    for options in ((), ("-i", "x.npz", "--rows", "3")):
+        outcome = weft("predict", "my run", "-o", "made.npz", "--json", *options)
+        refused(outcome, "name the arrays with --input", code=2)
+
+
 class TestTrain:
     def test_nothing_to_train(self, weft: Callable) -> None:
         refused(weft("train", "--json"), "name a spec to train", code=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,7 @@ def test_a_check_counts(spec: Path) -> None:
 def test_overrides_are_values_or_text(spec: Path) -> None:
     assert weft.load(spec, width=16).check().layers[0].parameters == 80
     assert weft.load(spec, width="4 * 4").check().layers[0].parameters == 80
+    assert weft.load(spec, width=np.int64(16)).check().layers[0].parameters == 80
     assert weft.load(spec, epochs=2).loaded.experiment.settings.steps == 20
     with pytest.raises(CompileError, match="nothing to set is called `widht`"):
         weft.load(spec, widht=3)
@@ -116,6 +118,97 @@ def test_values_that_are_not_finite_are_warned_of(tmp_path: Path) -> None:
     assert "2 of 200 rows, the first of them row 7" in (warning.found or "")
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_found_in_the_data(tmp_path: Path, wrong: float) -> None:
+    spec = specs.points(tmp_path)
+    with np.load(tmp_path / "points.npz") as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    arrays["x"][:, 1] = wrong
+    np.savez(tmp_path / "points.npz", **arrays)
+    with pytest.raises(RunError, match="is not finite at step 1") as error:
+        weft.load(spec).train(out=tmp_path / "run")
+    found = error.value.diagnostic
+    assert found.span is not None
+    assert found.span.line == 4
+    assert "in the data: in `x`" in (found.found or "")
+
+
+@pytest.mark.parametrize(
+    ("column", "expression", "warned"),
+    [
+        ("1 2 N/A", "float(a) / 2", "`N/A`: texts count as 0, 1, ... in sorted order"),
+        ("red blue red", "float(a)", "`blue`, `red`: texts count as 0, 1, ... in sorted order"),
+        ("red blue red", "float(a == 1)", None),
+        ("red blue red", "one_hot(a, 2)[:, 0]", None),
+        ("1 2 3", "float(a) / 2", None),
+    ],
+)
+def test_text_taken_as_numbers_is_warned_of(
+    tmp_path: Path, column: str, expression: str, warned: str | None
+) -> None:
+    rows = "".join(f"{text},{i}\n" for i, text in enumerate(column.split()))
+    (tmp_path / "t.csv").write_text("a,b\n" + rows)
+    spec = tmp_path / "t.weft"
+    spec.write_text(
+        f'data t {{\n  source = csv("t.csv")\n  x: f32 = {expression}\n  y: f32 = b\n}}\n'
+        "layer line(x: f32[B]) {\n  param w: f32[] ~ 0.5\n  x * w\n}\n"
+        "model net = line()\n"
+        "train {\n  data = t.batch(2)\n  minimize mse(net(x), y) with sgd(0.1)\n}\n"
+    )
+    warnings = weft.load(spec).check().warnings
+    assert [w.found for w in warnings] == ([warned] if warned else [])
+    assert all("`x` takes the text of the column `a`" in w.message for w in warnings)
+
+
+GENERATOR = """
+data points {
+  source = npz("points.npz")
+  x: f32[4] = x
+}
+model G = dense(units = 4)
+train {
+  data     = points.batch(16)
+  let fake = G(normal([batch, 3]))
+  minimize mse(fake, x) with adam(1e-2)
+  predict  = { fake: fake }
+  epochs   = 1
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("generator")
+    spec = specs.points(folder)
+    spec.write_text(GENERATOR)
+    return weft.load(spec).train(out=folder / "run")
+
+
+@pytest.mark.parametrize("rows", [1, 7, 300])
+def test_a_model_that_draws_its_own_input(generator: Run, rows: int, tmp_path: Path) -> None:
+    import onnxruntime
+
+    assert generator.fields == {}
+    made = generator.predict(rows=rows)["fake"]
+    assert made.shape == (rows, 4)
+    assert len(np.unique(made[:, 0])) == rows
+    path = generator.export_onnx(tmp_path / "g.onnx")
+    session = onnxruntime.InferenceSession(str(path))
+    (found,) = session.run(["fake"], {"batch": np.array(rows)})
+    np.testing.assert_allclose(found, made, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_are_for_a_model_that_reads_nothing(generator: Run, run: Run) -> None:
+    for arrays, rows in ((None, None), ({}, None), ({"x": np.ones((2, 4))}, None), ([[1.0]], 2)):
+        with pytest.raises(RunError, match="the model reads no field"):
+            generator.predict(arrays, rows)
+    with pytest.raises(RunError, match="at least one row"):
+        generator.predict(rows=0)
+    for rows in (None, 3):
+        with pytest.raises(RunError, match="the model reads `x`"):
+            run.predict(None, rows)
+
+
 @pytest.mark.parametrize("size", [1, 7, 256, 300])
 def test_predict_takes_any_number_of_rows(run: Run, size: int) -> None:
     x = np.random.default_rng(1).normal(size=(size, 4)).astype(np.float32)
@@ -136,6 +229,7 @@ def test_predict_takes_any_number_of_rows(run: Run, size: int) -> None:
         ({"x": np.zeros((0, 4))}, "nothing to predict"),
         ({"x": np.full((2, 4), "a")}, "another element type"),
         ({"x": np.full((2, 4), 1j)}, "another element type"),
+        ({"x": [[1.0, 2.0, 3.0, 4.0], [5.0]]}, "`x` is no array"),
     ],
 )
 def test_predict_says_what_is_wrong(run: Run, arrays: dict[str, np.ndarray], message: str) -> None:
@@ -156,6 +250,30 @@ def test_a_run_is_opened_again(run: Run) -> None:
 def test_there_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="there is no run"):
         weft.open_run(tmp_path / "none")
+
+
+def test_a_run_whose_spec_was_edited_is_refused(run: Run, tmp_path: Path) -> None:
+    """The same shapes, another meaning: nothing but the text tells."""
+    copy = tmp_path / "run"
+    shutil.copytree(run.folder, copy)
+    text = (copy / "spec.weft").read_text()
+    (copy / "spec.weft").write_text(text + "# a remark\n")
+    assert weft.open_run(copy).metrics == run.metrics
+    (copy / "spec.weft").write_text(text.replace("tanh", "relu"))
+    with pytest.raises(RunError, match="was edited since the run began"):
+        weft.open_run(copy)
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty"])
+def test_no_other_parameters_than_the_kept_ones(run: Run, tmp_path: Path, damage: str) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.folder, copy)
+    best = copy / "checkpoints" / f"step-{run.result.best_step:09d}.safetensors"
+    best.unlink()
+    if damage == "empty":
+        best.touch()
+    with pytest.raises(RunError, match=best.name):
+        weft.open_run(copy).predict(np.ones((3, 4), np.float32))
 
 
 def test_unknown_backends(spec: Path, tmp_path: Path) -> None:

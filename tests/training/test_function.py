@@ -98,6 +98,31 @@ def test_several_results() -> None:
     assert (total, mean) == (6, 1.5)
 
 
+@pytest.mark.parametrize("body", ["x", "1 * x", "stop_gradient(x)"])
+def test_a_stated_gradient_counts_whatever_the_body(body: str) -> None:
+    """Also where the result is the argument itself, as in gradient reversal."""
+    source = f"fn reversed(x) {{ {body}\n gradient(g) {{ -g }} }}\nfn f(x) = sum(reversed(x)^2)"
+    value, (gradient,) = weft.function(source).value_and_grad(np.arange(3.0))
+    assert value == 5
+    np.testing.assert_array_equal(gradient, [0, -2, -4])
+
+
+def test_a_stated_gradient_is_of_one_tensor() -> None:
+    source = "fn f(x) { x, 2 * x\n gradient(g) { g } }"
+    with pytest.raises(CompileError, match="so it gives one tensor"):
+        weft.function(source)(np.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("expression", "hint"),
+    [("x // 2.0", "floor(x / y)"), ("int(x)^2", "x * x"), ("int(x) / 2", "`//`, which rounds")],
+)
+def test_operators_that_want_another_kind_of_number(expression: str, hint: str) -> None:
+    with pytest.raises(CompileError) as error:
+        weft.function(f"fn f(x) = {expression}")(np.ones(3))
+    assert hint in (error.value.diagnostic.hint or "")
+
+
 def test_random_numbers_follow_seed_and_step() -> None:
     f = weft.function(SOURCE, "noisy")
     x = np.ones(8)
@@ -122,6 +147,7 @@ def test_a_file(tmp_path: Path) -> None:
         ("pair", (0,), "only a scalar has a gradient"),
         ("f", (1,), "no argument 1"),
         ("f", ("y",), "no argument `y`"),
+        ("f", (1.5,), "by place or by name"),  # type: ignore[list-item]
     ],
 )
 def test_what_has_no_gradient(name: str, wrt: tuple[int | str, ...], message: str) -> None:

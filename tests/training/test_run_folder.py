@@ -46,7 +46,11 @@ def test_what_it_holds(tmp_path):
     created = begin(RunFolder.create(tmp_path, "d"), "train { }  # µ")
     folder = RunFolder.open(created.path)
     assert folder.spec == "train { }  # µ"
-    assert folder.record == {"hash": "abc", "settings": {"epochs": 3}, "overrides": {"hidden": 512}}
+    known = {"hash": "abc", "settings": {"epochs": 3}, "overrides": {"hidden": 512}}
+    assert {key: folder.record[key] for key in known} == known
+    assert folder.edited == []
+    (folder.path / "spec.weft").write_text("train { }")
+    assert folder.edited == ["spec.weft"]
     assert folder.environment["threads"] == 2
     assert folder.environment["packages"]["numpy"] == np.__version__
     assert folder.checkpoints.is_dir()

@@ -55,8 +55,10 @@ def read(path: Path) -> Given:
     """The arrays of a file by name. Raises RunError when it can't be read."""
     from weft.runtime.data.sources import load
 
-    base = path.parent
-    match kind(path):
+    suffix, base = kind(path), path.parent
+    if not path.is_file():
+        raise _missing(path)
+    match suffix:
         case ".npz":
             columns = load("npz", (path.name,), {}, base)
         case ".npy":
@@ -66,6 +68,17 @@ def read(path: Path) -> Given:
         case _:
             columns = load("csv", (path.name,), {}, base)
     return Given(columns.arrays, frozenset(columns.classes))
+
+
+def _missing(path: Path) -> RunError:
+    if path.is_dir():
+        return RunError(f"`{path}` is a folder", expected=f"a file, {one_of(KINDS)}")
+    folder = path.parent
+    if not folder.is_dir():
+        return RunError(f"there is no file `{path}`", found=f"no folder `{folder}`")
+    near = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in KINDS and p.is_file())
+    beside = f"beside it: {', '.join(f'`{name}`' for name in near[:5])}" if near else None
+    return RunError(f"there is no file `{path}`", hint=did_you_mean(path.name, near) or beside)
 
 
 def prepared(experiment: Experiment, given: Given) -> Given:
@@ -125,7 +138,7 @@ def fields(program: Program, given: Given) -> Any:
     """The given arrays as the fields that the model reads; arrays of other names are left out."""
     arrays = given.arrays
     wanted = {n.name: n.type for n in program.predict.inputs if n.name not in program.states}
-    if NAMELESS in arrays:
+    if NAMELESS in arrays and wanted:
         return given[NAMELESS]
     if set(wanted) <= set(arrays):
         return {name: given[name] for name in wanted}

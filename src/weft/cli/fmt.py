@@ -78,12 +78,12 @@ def _stdin() -> Source:
 
 
 def _write(name: str, text: str, differs: bool) -> None:
-    from weft.cli.output import write_text
+    from weft.runtime.files import write_atomically
 
     if name == "-":
         click.echo(text, nl=False)
     elif differs:
-        write_text(Path(name), text)
+        write_atomically(Path(name), text.encode())
 
 
 def _difference(source: Source, text: str) -> str:

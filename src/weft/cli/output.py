@@ -110,7 +110,12 @@ def print_note(text: str) -> None:
 
 
 def writable(path: Path) -> Path:
-    """The path, of a file that can be made. Raises RunError for a folder and in no folder."""
+    """The path, of a file that can be made.
+
+    Raises RunError for a folder, in no folder, and for a spec, which no result may replace.
+    """
+    if path.suffix == ".weft":
+        raise RunError(f"`{path}` is a spec's name", expected="the name of a file for the result")
     if path.is_dir():
         raise RunError(f"`{path}` is a folder", expected="the name of a file to write")
     if not path.parent.is_dir():

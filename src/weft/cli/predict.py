@@ -16,6 +16,7 @@ EXAMPLES = """
 weft predict runs/digits-001 --input images.npz --output logits.npz
 weft predict runs/digits-001 --input x.npy --output logits.csv
 weft predict runs/prices-001 --input table.csv --raw --output prices.csv
+weft predict runs/ring_gan-001 --rows 500 --output points.npy      from its own noise
 """
 
 
@@ -25,7 +26,6 @@ weft predict runs/prices-001 --input table.csv --raw --output prices.csv
     "-i",
     "--input",
     "source",
-    required=True,
     metavar="FILE",
     help="A `.npz`, `.npy` or `.csv` file.",
 )
@@ -41,8 +41,16 @@ weft predict runs/prices-001 --input table.csv --raw --output prices.csv
     is_flag=True,
     help="The input holds columns as the data source has them: prepare them as in training.",
 )
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many rows to make, instead of --input, for a model that reads no field.",
+)
 @json_option
-def command(run: str, source: str, output: str, raw: bool, json: bool) -> None:
+def command(
+    run: str, source: str | None, output: str, raw: bool, rows: int | None, json: bool
+) -> None:
     """Apply the model of RUN to the arrays of a file.
 
     The input holds the fields that the model reads, by the names and with the values that they have
@@ -54,19 +62,26 @@ def command(run: str, source: str, output: str, raw: bool, json: bool) -> None:
     from weft.cli import arrays
     from weft.cli.output import print_json, writable
 
+    if (source is None) == (rows is None):
+        raise click.UsageError(
+            "name the arrays with --input FILE, or, for a model that reads none, say --rows N"
+        )
     path = writable(Path(output))
     arrays.kind(path)
     opened = weft.open_run(run)
-    given = arrays.read(Path(source))
-    ready = arrays.prepared(opened.loaded.experiment, given) if raw else given
-    outputs = opened.predict(arrays.fields(opened.loaded.program, ready))
+    if source is None:
+        outputs = opened.predict(rows=rows)
+    else:
+        given = arrays.read(Path(source))
+        ready = arrays.prepared(opened.loaded.experiment, given) if raw else given
+        outputs = opened.predict(arrays.fields(opened.loaded.program, ready))
     arrays.write(path, outputs)
-    rows = _rows(outputs)
+    made = _rows(outputs)
     if json:
         shapes = {name: list(array.shape) for name, array in outputs.items()}
-        print_json({"run": run, "path": output, "rows": rows, "outputs": shapes})
+        print_json({"run": run, "path": output, "rows": made, "outputs": shapes})
     else:
-        click.echo(f"wrote {path}: {', '.join(outputs)} for {rows} rows")
+        click.echo(f"wrote {path}: {', '.join(outputs)} for {made} rows")
 
 
 def _rows(outputs: Arrays) -> int:

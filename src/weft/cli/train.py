@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -120,12 +121,13 @@ def _report(run: Run, json: bool, quiet: bool) -> None:
     print_table(metrics_table(run.metrics))
     if quiet:
         return
-    folder = run.folder
+    folder, model = quote(str(run.folder)), quote(f"{_model_name(run.folder)}.onnx")
+    given = "--input arrays.npz" if run.fields else "--rows 100"
     click.echo(
-        f"\nThe run is in {folder}. What to do next:\n"
+        f"\nThe run is in {run.folder}. What to do next:\n"
         f"  weft eval {folder}\n"
-        f"  weft predict {folder} --input arrays.npz --output predictions.npz\n"
-        f"  weft export {folder} -o {_model_name(folder)}.onnx"
+        f"  weft predict {folder} {given} --output predictions.npz\n"
+        f"  weft export {folder} -o {model}"
     )
 
 
