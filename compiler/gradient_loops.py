@@ -17,8 +17,8 @@ from typing import TypeVar
 
 from weft.compiler import builder as b
 from weft.compiler.composites import bodies
-from weft.compiler.graph import Graph, Node, substitute, topological
-from weft.compiler.loops import Loop, fresh
+from weft.compiler.graph import Graph, Node, below, substitute, topological
+from weft.compiler.loops import Loop, fresh, turning
 from weft.compiler.ops import Kind
 from weft.compiler.passes.decompose import inline_calls
 
@@ -99,7 +99,7 @@ def _opened(body: Graph) -> Graph:
 def _saved(loop: Loop, parts: Sequence[Node]) -> dict[Node, Node]:
     """The values that the gradients read, with their stacks: results of a loop that has them."""
     inside = set(loop.body.nodes)
-    turning = _turning(loop)
+    turns = turning((*loop.carried, *loop.stepped), loop.body.outputs)
     wanted: dict[Node, None] = {}
     stack = [n for n in topological(parts) if n not in inside]
     pending = [i for n in stack for i in n.inputs if i in inside]
@@ -113,7 +113,7 @@ def _saved(loop: Loop, parts: Sequence[Node]) -> dict[Node, Node]:
         if node.op.name == "input":
             if node in loop.carried:
                 wanted[node] = None
-        elif node not in turning or _is_moved(node):
+        elif node not in turns or _is_moved(node):
             pending.extend(node.inputs)
         else:
             wanted[node] = None
@@ -124,15 +124,6 @@ def _saved(loop: Loop, parts: Sequence[Node]) -> dict[Node, Node]:
     return {n: wider.result(first + i) for i, n in enumerate(order)}
 
 
-def _turning(loop: Loop) -> set[Node]:
-    """The body's nodes that may differ from turn to turn."""
-    found = {*loop.carried, *loop.stepped}
-    for node in loop.body.nodes:
-        if any(i in found for i in node.inputs):
-            found.add(node)
-    return found
-
-
 def _is_moved(node: Node) -> bool:
     moves = node.op.kind is Kind.MOVEMENT and node.op.name not in _KEPT
     return moves or node.op.name in ("cast", "stop_gradient")
@@ -140,13 +131,8 @@ def _is_moved(node: Node) -> bool:
 
 def _read(parts: Sequence[Node], body: Graph, saved: Mapping[Node, Node]) -> list[Node]:
     """The body's inputs that the gradients still read where the saved values are at hand."""
-    stack, seen = list(parts), set(saved)
-    while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            stack.extend(node.inputs)
-    return [n for n in body.inputs if n in seen and n not in saved]
+    seen = set(below(parts, saved))
+    return [n for n in body.inputs if n in seen]
 
 
 def _names(loop: Loop) -> list[str]:

@@ -282,13 +282,13 @@ def substitute(outputs: Iterable[Node], values: Mapping[Node, Node]) -> list[Nod
     wanted = list(outputs)
     done: dict[Node, Node] = dict(values)
     pending: list[Node] = [o for o in wanted if o not in done]
-    for node in _below(pending, done):
+    for node in below(pending, done):
         done[node] = rebuild(node, tuple(done[i] for i in node.inputs))
     return [done[o] for o in wanted]
 
 
-def _below(outputs: Iterable[Node], known: Mapping[Node, Node]) -> list[Node]:
-    """Topological order of what the outputs need, not looking behind known nodes."""
+def below(outputs: Iterable[Node], known: Mapping[Node, Node]) -> list[Node]:
+    """Every node that the outputs need, operands first, not looking behind known nodes."""
     order: list[Node] = []
     seen: set[Node] = set()
     for output in outputs:

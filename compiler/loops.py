@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from weft.compiler import builder as b
 from weft.compiler.composites import bodies
 from weft.compiler.errors import Span
-from weft.compiler.graph import Graph, Node, make, substitute, transform
+from weft.compiler.graph import Graph, Node, make, substitute, topological, transform
 from weft.compiler.types import Dim, static_shape
 
 
@@ -126,6 +126,15 @@ def loops_of(nodes: Iterable[Node]) -> list[list[Node]]:
         if node.op.name == "scan":
             found.setdefault(loop_key(node), []).append(node)
     return list(found.values())
+
+
+def turning(sources: Iterable[Node], outputs: Iterable[Node]) -> set[Node]:
+    """These, and of what the outputs need the nodes that depend on them."""
+    found = set(sources)
+    for node in topological(outputs):
+        if any(i in found for i in node.inputs):
+            found.add(node)
+    return found
 
 
 def with_bodies(graph: Graph, change: Callable[[Graph], Graph]) -> Graph:

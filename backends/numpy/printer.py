@@ -35,7 +35,14 @@ from weft.compiler.types import DType, TensorType, static_shape
 
 def print_source(plan: Plan, abilities: Abilities) -> tuple[str, dict[str, Any]]:
     """The source, and the objects that its free names stand for."""
-    return Printer(plan, abilities).run()
+    reserved: frozenset[str] = frozenset()
+    while True:
+        printer = Printer(plan, abilities, reserved=reserved)
+        source = printer.run()
+        if not printer.clashes:
+            return source, printer.space
+        # A variable of the spec's has the name of a function that came later: keep the name free.
+        reserved |= printer.clashes
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,20 @@ class _Line:
     defines: Node | None = None  # the register that the line sets
 
 
+# Names that the printed code uses beside those of functions.
+_WORDS = ("state", "arena", "inputs", "step", "bind", "turn", "abs", "int", "min", "max", "range")
+
+
 class Printer:
     """Collects the lines of one step; the templates in `ops.py` write through it."""
 
-    def __init__(self, plan: Plan, abilities: Abilities, outer: Printer | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        abilities: Abilities,
+        outer: Printer | None = None,
+        reserved: frozenset[str] = frozenset(),
+    ) -> None:
         self.plan, self.abilities, self.outer = plan, abilities, outer
         self.space: dict[str, Any] = {"view": view, "ndarray": np.ndarray, "refuse": refuse}
         self.constants: list[str] = []
@@ -55,9 +72,13 @@ class Printer:
         self._setup: list[str] = []
         self._lines: list[_Line] = []
         self._names: dict[Any, str] = {}
-        self._taken = {"state", "arena", "inputs", "step", "bind", "turn", *self.space}
+        self._taken = {*_WORDS, *self.space, *reserved}
+        self._functional = {*self.space}  # names that stand for one thing everywhere
+        self.clashes: set[str] = set()
         if outer is not None:
             self.space, self.constants, self._taken = outer.space, outer.constants, outer._taken
+            self._functional, self.clashes = outer._functional, outer.clashes
+        self._reserved: frozenset[str] = reserved if outer is None else outer._reserved
         self._bases: dict[Buffer, str] = {}
         self._cells: set[Node] = set()
         self._number = {node: i for i, node in enumerate(plan.order)}
@@ -90,17 +111,13 @@ class Printer:
 
     def use(self, name: str, thing: Any) -> str:
         """A name for a function of NumPy's or of the kernels."""
-        self.space[name] = thing
-        self._taken.add(name)
-        return name
+        return self._claim(name, thing)
 
     def constant(self, value: Any, hint: str = "k") -> str:
         """A name for a constant; equal numbers share one."""
         key: Any = None
         if isinstance(value, np.dtype):
-            self.space[hint] = value
-            self._taken.add(hint)
-            return hint
+            return self._claim(hint, value)
         if isinstance(value, np.ndarray | np.generic):
             key = (type(value).__name__, str(value.dtype), value.shape, value.tobytes())
             if key in self._names:
@@ -127,7 +144,7 @@ class Printer:
             return self.constant(self._folded(node)[()])
         if node.op.name == "input":
             return self._name(("scalar", node), f"{_identifier(node.name)}_value")
-        return f"s{self._number[node]}"
+        return self._name(("register", node), f"s{self._number[node]}")
 
     def layout(self, node: Node) -> Layout:
         return self.plan.places[node].layout
@@ -180,6 +197,16 @@ class Printer:
 
     # -- names and memory ---------------------------------------------------------------------
 
+    def _claim(self, name: str, thing: Any) -> str:
+        """Let a name stand for one thing in all of the source."""
+        known = name in self._reserved or name in self._functional
+        if name in self._taken and not known:
+            self.clashes.add(name)
+        self._taken.add(name)
+        self._functional.add(name)
+        self.space[name] = thing
+        return name
+
     def _fresh(self, hint: str) -> str:
         name, count = hint, 0
         while name in self._taken or keyword.iskeyword(name):
@@ -212,9 +239,7 @@ class Printer:
 
     def dtype(self, dtype: DType) -> str:
         """A name for an element type."""
-        self.space[dtype.name] = dtype.numpy
-        self._taken.add(dtype.name)
-        return dtype.name
+        return self._claim(dtype.name, dtype.numpy)
 
     def _base(self, buffer: Buffer) -> str:
         if buffer in self._bases:
@@ -293,8 +318,8 @@ class Printer:
 
     # -- the whole -----------------------------------------------------------------------------
 
-    def run(self) -> tuple[str, dict[str, Any]]:
-        return self._assemble(self._body()), self.space
+    def run(self) -> str:
+        return self._assemble(self._body())
 
     def turn(self, name: str) -> list[str]:
         """The plan as the function `name`: over arrays, it gives one turn of a loop."""

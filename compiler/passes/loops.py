@@ -7,12 +7,12 @@ that are constants, repeated, or the same in every turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 from weft.compiler import builder as b
 from weft.compiler.graph import Graph, Node, rebuild, substitute, topological, transform
-from weft.compiler.loops import Loop, fresh, loop_key, loops_of
+from weft.compiler.loops import Loop, fresh, loop_key, loops_of, turning
 from weft.compiler.passes.cleanup import cse
 from weft.compiler.passes.same import unless_same
 from weft.compiler.passes.vectorise import repeat
@@ -284,12 +284,3 @@ def _once(loop: Loop) -> Results:
     for i in range(len(loop.start), len(made)):
         made[i] = b.reshape(made[i], (1, *made[i].type.shape))
     return made.__getitem__
-
-
-def turning(sources: Iterable[Node], outputs: Iterable[Node]) -> set[Node]:
-    """These, and of what the outputs need the nodes that depend on them."""
-    found = set(sources)
-    for node in topological(outputs):
-        if any(i in found for i in node.inputs):
-            found.add(node)
-    return found

@@ -11,14 +11,14 @@ it needs the memory of one turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from weft.compiler import builder as b
-from weft.compiler.graph import Graph, Node, make, substitute, topological
-from weft.compiler.loops import Loop, fresh
+from weft.compiler.graph import Graph, Node, below, make, substitute, topological
+from weft.compiler.loops import Loop, fresh, turning
 from weft.compiler.ops import Kind
-from weft.compiler.passes.loops import Remade, Results, rewrite_loops, turning
+from weft.compiler.passes.loops import Remade, Results, rewrite_loops
 from weft.compiler.passes.vectorise import can_vectorise, vectorise
 from weft.compiler.pattern import number_of
 
@@ -36,8 +36,9 @@ class _Outside:
 
     def stack(self, node: Node) -> Node | None:
         """The node over all turns, out of the stacks that are known; None where one op can't."""
-        order = _between(node, self.stacks, self.turns)
-        for inner in order:
+        for inner in below([node], self.stacks):
+            if inner not in self.turns:
+                continue
             flags = [i in self.turns for i in inner.inputs]
             operands = [
                 self.stacks[i] if flag else self.fixed(i)
@@ -55,35 +56,18 @@ class _Outside:
         return substitute([node], values)[0]
 
 
-def _between(node: Node, known: Mapping[Node, Node], turns: set[Node]) -> list[Node]:
-    """The turning nodes that the node is made of, not looking behind known ones."""
-    return [n for n in _above([node], known) if n in turns]
-
-
-def _above(outputs: Iterable[Node], known: Mapping[Node, Node]) -> list[Node]:
-    order: list[Node] = []
-    seen: set[Node] = set(known)
-    stack = [(n, False) for n in outputs]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack += [(i, False) for i in reversed(node.inputs)]
-    return order
-
-
 def _is_product(node: Node, turns: set[Node]) -> bool:
     """A product with something fixed: one large product for all turns instead of many."""
     return node.op.kind is Kind.CONTRACTION and sum(i in turns for i in node.inputs) == 1
 
 
-def _rebuilt(loop: Loop, values: Mapping[Node, Node], **changes: object) -> Loop:
+def _rebuilt(
+    loop: Loop,
+    values: Mapping[Node, Node],
+    steps: Mapping[Node, Node],
+    fixed: Mapping[Node, Node],
+) -> Loop:
     """The loop with inner nodes replaced, and operands added as new inputs of the body."""
-    steps: dict[Node, Node] = changes.get("steps", {})  # type: ignore[assignment]
-    fixed: dict[Node, Node] = changes.get("fixed", {})  # type: ignore[assignment]
     inputs = (*loop.carried, *loop.stepped, *steps, *loop.shared, *fixed)
     outputs = tuple(substitute(loop.body.outputs, values))
     return replace(
@@ -139,7 +123,7 @@ def _hoist(loop: Loop, used: frozenset[int]) -> Results | None:
     for node in still:
         values[node] = place = b.input_(fresh(node.op.name, taken), node.type)
         fixed[place] = outside.fixed(node)
-    return Remade(_rebuilt(loop, values, steps=steps, fixed=fixed)) if values else None
+    return Remade(_rebuilt(loop, values, steps, fixed)) if values else None
 
 
 def _ahead(loop: Loop, nodes: Sequence[Node], turns: set[Node]) -> dict[Node, None]:

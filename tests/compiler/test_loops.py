@@ -344,7 +344,7 @@ def test_loops_that_do_not_fit_are_refused() -> None:
     )
     _, loop = rnn()
     body = Graph("rnn", loop.body.inputs, (b.zeros(TensorType(F64, (1,))),))
-    assert "carries (f64[2, 4],) on as (f64[1],)" in _wrong(lambda _: {"body": body})
+    assert "carries [f64[2, 4]] on as [f64[1]]" in _wrong(lambda _: {"body": body})
     shorter = Graph("rnn", loop.body.inputs[1:], loop.body.outputs)
     assert "takes 5 values, got 6" in _wrong(lambda _: {"body": shorter})
 

@@ -14,6 +14,7 @@ from conformance.cases import Case, cases
 from random_graphs import SIZES, arrays, random_graph
 from weft.backends.base import Executable
 from weft.backends.numpy.backend import BACKEND
+from weft.compiler import builder as b
 from weft.compiler.errors import RunError
 from weft.compiler.evaluate import evaluate
 from weft.compiler.graph import Graph
@@ -22,7 +23,7 @@ from weft.compiler.passes.bind import bind
 from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.passes.fuse import fuse
 from weft.compiler.passes.memory import plan
-from weft.compiler.types import F32, F64, DType
+from weft.compiler.types import F32, F64, DType, TensorType
 
 UNSUPPORTED = {"f16", "bf16"}
 
@@ -116,3 +117,16 @@ def test_half_precision_is_refused() -> None:
     graph, _ = case.graph()
     with pytest.raises(RunError, match="computes in f32 and f64"):
         compiled(graph)
+
+
+def test_inputs_may_have_the_names_of_what_the_code_calls() -> None:
+    names = ("sin", "abs", "add", "f64", "s3", "maximum", "range", "view", "dot", "k")
+    inputs = [b.input_(name, TensorType(F64, (3,))) for name in names]
+    total = inputs[0]
+    for node in inputs[1:]:
+        total = b.maximum(b.unary("sin", total) + node, 0.25)
+    outputs = {"total": total, "dot": b.dot_general(total, inputs[4], ((0,), (0,)))}
+    outputs |= {"abs of a number": b.unary("abs", outputs.pop("dot"))}
+    graph = Graph("g", tuple(inputs), tuple(outputs.values()), tuple(outputs))
+    values = arrays(graph)
+    compare(run(graph, values), evaluate(graph, values))
