@@ -21,12 +21,9 @@ def digits() -> Columns:
     Fields: features f32 (64), image f32 (1, 8, 8): the same pixels, and target i64, 0 to 9.
     UCI Machine Learning Repository, "Optical Recognition of Handwritten Digits"; see `digits.txt`.
     """
-    with (
-        resources.files(__package__).joinpath("digits.npz").open("rb") as file,
-        np.load(file, allow_pickle=False) as stored,
-    ):
-        pixels = stored["image"].astype(np.float32)
-        target = stored["target"].astype(np.int64)
+    stored = _stored("digits.npz")
+    pixels = stored["image"].astype(np.float32)
+    target = stored["target"].astype(np.int64)
     size = len(target)
     names = tuple(str(digit) for digit in range(10))
     return Columns(
@@ -37,6 +34,24 @@ def digits() -> Columns:
         },
         {"target": names},
     )
+
+
+def diabetes() -> Columns:
+    """442 patients: ten measurements, and how far their diabetes progressed in the next year.
+
+    Fields: features f32 (10), each of mean 0 with squares summing to 1, and target f32, 25 to 346.
+    Efron, Hastie, Johnstone and Tibshirani, "Least Angle Regression", 2004; see `diabetes.txt`.
+    """
+    stored = _stored("diabetes.npz")
+    return Columns({"features": stored["features"], "target": stored["target"].astype(np.float32)})
+
+
+def _stored(name: str) -> dict[str, np.ndarray]:
+    with (
+        resources.files(__package__).joinpath(name).open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        return {key: arrays[key] for key in arrays.files}
 
 
 def ring() -> Columns:
@@ -68,4 +83,4 @@ def ring() -> Columns:
     return Columns({"point": point, "mode": mode})
 
 
-EMBEDDED = {"digits": digits, "ring": ring}
+EMBEDDED = {"diabetes": diabetes, "digits": digits, "ring": ring}

@@ -58,6 +58,15 @@ def test_digits_are_those_of_scikit_learn(tmp_path):
         np.testing.assert_array_equal(array, theirs.arrays[name])
 
 
+def test_diabetes_is_scikit_learns(tmp_path):
+    pytest.importorskip("sklearn")
+    mine = load("embedded", ["diabetes"], {}, tmp_path).arrays
+    theirs = load("sklearn", ["diabetes"], {}, tmp_path).arrays
+    for name in ("features", "target"):
+        assert mine[name].dtype == np.float32
+        np.testing.assert_array_equal(mine[name], theirs[name])
+
+
 def test_ring(tmp_path):
     ring = load("embedded", ["ring"], {}, tmp_path)
     point, mode = ring.arrays["point"], ring.arrays["mode"]

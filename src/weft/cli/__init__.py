@@ -7,6 +7,13 @@ import sys
 
 def main() -> None:
     """What the script `weft` runs."""
+    try:
+        _run()
+    except KeyboardInterrupt:  # Ctrl-C before a command has begun
+        sys.exit(130)
+
+
+def _run() -> None:
     from weft.cli.app import app
 
     for stream in (sys.stdout, sys.stderr):
