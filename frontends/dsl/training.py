@@ -177,6 +177,12 @@ class Train:
                 hint="leave one of them out",
                 notes=[Note("here are the epochs", self.keys["epochs"].key_span)],
             )
+        if "epochs" in self.overrides and "steps" in self.overrides:
+            raise CompileError(
+                "`epochs` and `steps` both say how long to train",
+                found=f"{self.overrides['epochs']} epochs and {self.overrides['steps']} steps",
+                hint="set one of them",
+            )
         by_steps = "steps" in self.overrides or (
             "steps" in self.keys and "epochs" not in self.overrides
         )

@@ -249,6 +249,8 @@ def test_overrides_reach_lets_models_and_settings() -> None:
     before = steps.state["net.w"].copy()
     steps.step(**{k: v.astype(np.float64) for k, v in columns().items()})
     np.testing.assert_array_equal(before, steps.state["net.w"])
+    with pytest.raises(CompileError, match="both say how long"):
+        Steps.of(spec, columns(), steps=10, epochs=2)
     with pytest.raises(CompileError, match="nothing to set is called `rat`"):
         elaborate(Source("s.weft", spec), Arrays(columns()), Path(), {"rat": 1})
 
