@@ -361,6 +361,31 @@ class TestNew:
         assert len(lines) == 201
 
 
+def check_export(folder: str) -> None:
+    """The exported model gives what the run predicts, at several batch sizes: to 1e-5 of each
+    number, or for those close to 0 to 1e-6 of the largest."""
+    import onnxruntime
+
+    import weft as package
+
+    run = package.open_run(folder)
+    run.export_onnx("model.onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    model = onnxruntime.InferenceSession("model.onnx", options)
+    (given,) = model.get_inputs()
+    for rows in (1, 7, 64):
+        if given.shape:
+            x = np.random.default_rng(rows).random((rows, *given.shape[1:]), np.float32)
+            mine = run.predict({given.name: x})
+        else:  # the model draws its own input, and is told how many rows
+            x, mine = np.array(rows, np.int64), run.predict(rows=rows)
+        theirs = model.run(list(mine), {given.name: x})
+        for value, got in zip(mine.values(), theirs, strict=True):
+            assert len(got) == rows
+            np.testing.assert_allclose(got, value, rtol=1e-5, atol=1e-6 * np.abs(value).max())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "metric", "low", "high"),
@@ -376,6 +401,7 @@ def test_examples_reach_their_marks(
     outcome = weft("train", EXAMPLES / f"{name}.weft", "--json", "-q")
     assert outcome.code == 0, outcome.err
     assert low <= outcome.json["test"][metric] <= high
+    check_export(outcome.json["run"])
 
 
 @pytest.mark.slow
@@ -385,6 +411,7 @@ def test_the_generator_of_the_ring_finds_every_mode(weft: Callable) -> None:
     outcome = weft("train", EXAMPLES / "ring_gan.weft", "--json", "-q", "--out", "r")
     assert outcome.code == 0, outcome.err
     assert outcome.json["train"]["distance"] < 0.1
+    check_export("r")
     tensors = package.open_run("r").tensors
     points = np.random.default_rng(0).normal(size=(2000, 4))
     for layer in ("dense", "dense_2", "dense_3"):
