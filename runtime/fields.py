@@ -109,18 +109,19 @@ class Fields:
 def _check_label(label: Field, values: Array, start: int) -> None:
     if label.classes is None:
         raise InternalError(f"`{label.name}` is no label")
-    wrong = np.flatnonzero((values < 0) | (values >= label.classes))
+    wrong = np.argwhere((values < 0) | (values >= label.classes))
     if not wrong.size:
         return
-    row = int(wrong[0])
+    row, *place = (int(i) for i in wrong[0])
+    value = values[(row, *place)]
     hint = None
-    if int(values[row]) == label.classes:
+    if int(value) == label.classes:
         hint = f"count classes from 0, or declare it as `class[{label.classes + 1}]`"
     raise CompileError(
         f"a label of `{label.name}` is out of range",
         label.span,
         expected=f"whole numbers from 0 to {label.classes - 1}",
-        found=f"{values[row]} in row {start + row} (rows count from 0)",
+        found=f"{value}{f' at {place}' if place else ''} in row {start + row} (rows count from 0)",
         hint=hint,
     )
 

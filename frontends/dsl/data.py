@@ -246,13 +246,14 @@ def _field(
     dims = [_static_dim(interpreter, d, scope) for d in declared.type.dims or ()]
     classes: int | None = None
     if base == "class":
-        if len(dims) != 1:
+        if not dims:
             raise CompileError(
                 "a class label says how many classes there are",
                 declared.type.span,
                 expected="such as `class[10]`",
             )
-        classes, dims, dtype = dims[0], [], I64
+        classes, *dims = dims
+        dtype = I64
         if tensor.type.dtype.kind == "float":
             raise CompileError(
                 f"`{declared.name}` is a class label, which is a whole number",

@@ -107,6 +107,19 @@ def test_labels_out_of_range(tmp_path: Path) -> None:
     assert "2 in row" in (found.found or "")
 
 
+def test_labels_may_have_a_shape(tmp_path: Path) -> None:
+    spec = specs.points(tmp_path)
+    text = spec.read_text().replace("net(x), y)", "net(x), y[:, 1])")
+    spec.write_text(text.replace("class[3] = y", "class[3, 2] = stack([0 * y, y], at = 1)"))
+    run = weft.load(spec, epochs=1).train(out=tmp_path / "run")
+    assert run.metrics["test"]["accuracy"] > 0
+    text = spec.read_text().replace("class[3, 2]", "class[2, 2]")
+    spec.write_text(text.replace("dense(3)", "dense(2)"))
+    with pytest.raises(CompileError, match="a label of `y` is out of range") as error:
+        weft.load(spec)
+    assert "2 at [1] in row" in (error.value.diagnostic.found or "")
+
+
 def test_values_that_are_not_finite_are_warned_of(tmp_path: Path) -> None:
     spec = specs.points(tmp_path)
     with np.load(tmp_path / "points.npz") as stored:
