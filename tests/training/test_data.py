@@ -82,6 +82,48 @@ def test_ring(tmp_path):
     )
 
 
+def test_scenes(tmp_path):
+    scenes = load("embedded", ["scenes"], {}, tmp_path)
+    assert {name: (a.dtype.name, a.shape) for name, a in scenes.arrays.items()} == {
+        "image": ("float32", (2000, 1, 32, 32)),
+        "label": ("int64", (2000, 32, 32)),
+        "boxes": ("float32", (2000, 3, 4)),
+        "classes": ("int64", (2000, 3)),
+        "present": ("bool", (2000, 3)),
+        "masks": ("bool", (2000, 3, 32, 32)),
+    }
+    names = tuple("0123456789")
+    assert scenes.classes == {"label": ("background", *names), "classes": names}
+    image, label = scenes.arrays["image"][:, 0], scenes.arrays["label"]
+    masks, present, classes = (scenes.arrays[n] for n in ("masks", "present", "classes"))
+    assert set(present.sum(axis=1)) == {1, 2, 3}
+    np.testing.assert_array_equal(masks.any(axis=(2, 3)), present)
+    assert masks.sum(axis=1).max() == 1  # no pixel belongs to two digits
+    np.testing.assert_array_equal(label > 0, masks.any(axis=1))
+    for digit in range(3):
+        own = masks[:, digit]
+        np.testing.assert_array_equal(label[own], 1 + classes[np.nonzero(own)[0], digit])
+    assert np.bincount(classes[present]).min() > 300
+    assert not classes[~present].any()
+    assert image.min() == 0
+    assert image.max() == 1
+    assert image[label > 0].min() >= 0.5
+    # The same bytes everywhere.
+    assert (
+        hashlib.md5(image.astype("<f4").tobytes()).hexdigest() == "68dd34e207d6c70bf8ad55c731df6e2f"
+    )
+
+
+def test_boxes_of_scenes_are_around_their_masks(tmp_path):
+    scenes = load("embedded", ["scenes"], {}, tmp_path).arrays
+    assert not scenes["boxes"][~scenes["present"]].any()
+    for scene, digit in np.argwhere(scenes["present"])[:200]:
+        rows, columns = np.nonzero(scenes["masks"][scene, digit])
+        top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+        expected = [(left + right) / 2, (top + bottom) / 2, bottom - top, right - left]
+        assert scenes["boxes"][scene, digit].tolist() == expected
+
+
 @pytest.mark.parametrize("name", SKLEARN)
 def test_sklearn(name, tmp_path):
     pytest.importorskip("sklearn")
