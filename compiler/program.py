@@ -130,16 +130,24 @@ class Field:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A `data` block: where examples come from, what prepares them, how they are split."""
+    """A `data` block: where examples come from, what prepares them, how they are split.
+
+    `source` is None where the columns come from outside; the split then has numbers of examples.
+    """
 
     name: str
-    source: str
+    source: str | None
     arguments: tuple[Any, ...]
     options: Mapping[str, Any]
     fields: tuple[Field, ...]
     prepare: Graph  # columns, with a leading axis `batch`, to fields
     split: Mapping[str, float | int]
     span: Span | None = None
+
+    @property
+    def columns(self) -> dict[str, TensorType]:
+        """What `prepare` reads: the types of one example."""
+        return {n.name: n.type.with_shape(n.type.shape[1:]) for n in self.prepare.inputs}
 
 
 @dataclass(frozen=True)

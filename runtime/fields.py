@@ -81,10 +81,9 @@ class Fields:
 
     def raw(self, rows: Indices) -> dict[str, Array]:
         """The columns of these rows that `prepare` reads."""
-        wanted = {
-            node.name for node in topological(self.prepare.outputs) if node.op.name == "input"
-        }
-        return gather({n: a for n, a in self.columns.arrays.items() if n in wanted}, rows)
+        wanted = {n.name: n for n in topological(self.prepare.outputs) if n.op.name == "input"}
+        found = gather({n: a for n, a in self.columns.arrays.items() if n in wanted}, rows)
+        return {n: _typed(a, wanted[n]) for n, a in found.items()}
 
     def _chunks(self, graph: Graph) -> Iterator[tuple[slice, dict[str, Array]]]:
         """The graph's outputs over all rows, some rows at a time; only what it reads is read."""
@@ -93,7 +92,7 @@ class Fields:
         used = Graph(graph.name, inputs, graph.outputs, graph.output_names)
         for start in range(0, self.size, CHUNK):
             rows = slice(start, min(start + CHUNK, self.size))
-            read = {n.name: np.asarray(self.columns.arrays[n.name][rows]) for n in inputs}
+            read = {n.name: _typed(self.columns.arrays[n.name][rows], n) for n in inputs}
             yield rows, evaluate(used, read, {"batch": rows.stop - rows.start})
 
     def _check_labels(self) -> None:
@@ -104,6 +103,11 @@ class Fields:
         for rows, chunk in self._chunks(self.prepare.with_outputs(outputs)):
             for name, values in chunk.items():
                 _check_label(labels[name], values, rows.start)
+
+
+def _typed(values: Array, column: Node) -> Array:
+    """The values in the column's type; a file from outside may hold them in another."""
+    return np.asarray(values).astype(column.type.dtype.numpy, copy=False)
 
 
 def _check_label(label: Field, values: Array, start: int) -> None:

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from weft.compiler import builder as b
-from weft.compiler.errors import CompileError, Note, RunError, Span, did_you_mean, one_of
+from weft.compiler.errors import (
+    CompileError,
+    Diagnostic,
+    Note,
+    RunError,
+    Span,
+    did_you_mean,
+    one_of,
+)
 from weft.compiler.graph import Graph, Node
 from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.program import DataSpec, Field
@@ -45,6 +53,12 @@ class Opened:
 class DataProvider(Protocol):
     """Opens sources: the runtime's part, given to the front end so that it can check."""
 
+    def given(
+        self, data: str, columns: Mapping[str, TensorType], split_: Mapping[str, int]
+    ) -> Opened:
+        """The columns of data without a source, checked where they are given from outside."""
+        ...
+
     def open(
         self,
         data: str,
@@ -71,20 +85,21 @@ def elaborate_data(
         if setting.key in settings:
             raise CompileError(f"`{setting.key}` is set twice", setting.key_span)
         settings[setting.key] = setting
-    if "source" not in settings:
-        raise CompileError(
-            f"`{decl.name}` has no source",
-            decl.name_span,
-            expected='a line such as `source = embedded("digits")`',
-        )
     scope = Scope(module)
     split = _split(interpreter, settings.get("split"), scope)
-    source, arguments, options = _source(interpreter, settings["source"], scope)
+    source: str | None = None
+    arguments: tuple[Any, ...] = ()
+    options: dict[str, Any] = {}
     try:
-        opened = provider.open(decl.name, source, arguments, options, split)
+        if "source" in settings:
+            source, arguments, options = _source(interpreter, settings["source"], scope)
+            opened = provider.open(decl.name, source, arguments, options, split)
+        else:
+            counts = _counts(decl, settings.get("split"), split)
+            opened = provider.given(decl.name, _outside(interpreter, decl, scope), counts)
     except RunError as error:
         d = error.diagnostic
-        place = _argument(settings["source"].value, d.message)
+        place = _argument(settings["source"].value, d.message) if source else _asked(decl, d)
         if "split" in settings and ("split" in d.message or "the part" in d.message):
             place = settings["split"].value.span
         raise CompileError(
@@ -105,7 +120,7 @@ def elaborate_data(
                 declared.name_span,
                 hint=None if twice else f"in `train`, it stands for {_meaning(declared.name)}",
             )
-        field, node = _field(interpreter, module, declared, columns)
+        field, node = _field(interpreter, module, declared, columns, source is None)
         fields.append(field)
         outputs[field.name] = node
     if not fields:
@@ -161,6 +176,54 @@ def _source_argument(
                 hint=f'write `{source}("{word.identifier}")`',
             )
     return interpreter.evaluate(word, scope)
+
+
+def _counts(
+    decl: s.DataDecl, setting: s.Setting | None, split: Mapping[str, float | int]
+) -> dict[str, int]:
+    """The split of data without a source, whose size nothing else tells."""
+    if setting is None:
+        raise CompileError(
+            f"`{decl.name}` has no source",
+            decl.name_span,
+            expected='a line such as `source = embedded("digits")`; or, for arrays from outside, '
+            "numbers of examples: `split = { train: 50000, valid: 10000 }`",
+        )
+    counts: dict[str, int] = {}
+    entries = setting.value.entries if isinstance(setting.value, s.Record) else ()
+    for entry in entries:
+        count = split[entry.name]
+        if not isinstance(count, int):
+            place = entry.value.span
+            raise CompileError(
+                f"`{entry.name}` is a share of a number that is not known: "
+                f"`{decl.name}` has no source",
+                place,
+                expected="a number of examples, such as `50000`",
+                found=f"`{place.source.text[place.start : place.end]}`",
+            )
+        counts[entry.name] = count
+    return counts
+
+
+def _outside(interpreter: Interpreter, decl: s.DataDecl, scope: Scope) -> dict[str, TensorType]:
+    """The columns of data without a source: the fields that state no expression."""
+    types = {f.name: _field_type(interpreter, f, scope)[0] for f in decl.fields if f.value is None}
+    if not types:
+        raise CompileError(
+            f"`{decl.name}` has no source, and no field that comes from outside",
+            decl.name_span,
+            expected="a field without an expression, such as `x: f32[64]`",
+        )
+    return types
+
+
+def _asked(decl: s.DataDecl, fault: Diagnostic) -> Span:
+    """The field without an expression that a message names; else the name of the data."""
+    for field in decl.fields:
+        if field.value is None and f"array `{field.name}`" in fault.message:
+            return field.span
+    return decl.name_span
 
 
 def _argument(call: s.Expression, message: str) -> Span:
@@ -225,26 +288,59 @@ def _split(
 
 
 def _field(
-    interpreter: Interpreter, module: Module, declared: s.FieldDecl, columns: Mapping[str, Node]
+    interpreter: Interpreter,
+    module: Module,
+    declared: s.FieldDecl,
+    columns: Mapping[str, Node],
+    outside: bool,
 ) -> tuple[Field, Node]:
     registry = interpreter.registry
     scope = Scope(module)
     for name, node in columns.items():
         axes: tuple[Label | None, ...] = (registry.batch_label, *(None,) * (node.type.rank - 1))
         scope.values[name] = Tensor(node, axes)
+    expression = declared.expression
+    lacking = "nothing from outside is" if outside else "the source has no column"
     try:
-        value = interpreter.evaluate(declared.value, scope)
+        value = interpreter.evaluate(expression, scope)
     except UnknownName as error:
         raise CompileError(
-            f"the source has no column `{error.name}`",
+            f"{lacking} `{error.name}`",
             error.diagnostic.span,
             expected=one_of(columns),
-            hint=did_you_mean(error.name, columns),
+            hint=did_you_mean(error.name, columns)
+            or ("what comes from outside is a field without an expression" if outside else None),
         ) from None
-    tensor = interpreter.tensor(value, registry.float_type, declared.value.span)
+    tensor = interpreter.tensor(value, registry.float_type, expression.span)
+    type, classes = _field_type(interpreter, declared, scope)
+    if classes is not None and tensor.type.dtype.kind == "float":
+        raise CompileError(
+            f"`{declared.name}` is a class label, which is a whole number",
+            expression.span,
+            found=shape_text(tensor),
+            hint="convert it with `int(...)`, or declare the field as `f32`",
+        )
+    if tensor.type.shape != (registry.batch_size, *type.shape):
+        whole_batch = tensor.type.shape[:1] == (registry.batch_size,)
+        one = tensor.type.with_shape(tensor.type.shape[1:]) if whole_batch else tensor.type
+        raise CompileError(
+            f"`{declared.name}` has another shape than its type says",
+            expression.span,
+            expected=f"{type_text(declared.type)} for each example",
+            found=str(one),
+            notes=[Note(f"declared as `{type_text(declared.type)}`", declared.type.span)],
+        )
+    _each_alone(declared, tensor.node, columns, registry.batch_size)
+    field = Field(declared.name, type, classes, declared.name_span)
+    return field, b.cast(tensor.node, type.dtype)
+
+
+def _field_type(
+    interpreter: Interpreter, declared: s.FieldDecl, scope: Scope
+) -> tuple[TensorType, int | None]:
+    """The type of one example, and of a label the number of classes."""
     base = declared.type.base
     dims = [_static_dim(interpreter, d, scope) for d in declared.type.dims or ()]
-    classes: int | None = None
     if base == "class":
         if not dims:
             raise CompileError(
@@ -252,34 +348,12 @@ def _field(
                 declared.type.span,
                 expected="such as `class[10]`",
             )
-        classes, *dims = dims
-        dtype = I64
-        if tensor.type.dtype.kind == "float":
-            raise CompileError(
-                f"`{declared.name}` is a class label, which is a whole number",
-                declared.value.span,
-                found=shape_text(tensor),
-                hint="convert it with `int(...)`, or declare the field as `f32`",
-            )
-    elif base in ("float", "f32"):
-        dtype = registry.float_type
-    elif base in DTYPES:
-        dtype = DTYPES[base]
-    else:
+        return TensorType(I64, tuple(dims[1:])), dims[0]
+    if base in ("float", "f32"):
+        return TensorType(interpreter.registry.float_type, tuple(dims)), None
+    if base not in DTYPES:
         raise unknown_type(declared.type, ("class", "float", *DTYPES))
-    if tensor.type.shape != (registry.batch_size, *dims):
-        whole_batch = tensor.type.shape[:1] == (registry.batch_size,)
-        one = tensor.type.with_shape(tensor.type.shape[1:]) if whole_batch else tensor.type
-        raise CompileError(
-            f"`{declared.name}` has another shape than its type says",
-            declared.value.span,
-            expected=f"{type_text(declared.type)} for each example",
-            found=str(one),
-            notes=[Note(f"declared as `{type_text(declared.type)}`", declared.type.span)],
-        )
-    _each_alone(declared, tensor.node, columns, registry.batch_size)
-    field = Field(declared.name, TensorType(dtype, tuple(dims)), classes, declared.name_span)
-    return field, b.cast(tensor.node, dtype)
+    return TensorType(DTYPES[base], tuple(dims)), None
 
 
 def _each_alone(
@@ -294,7 +368,7 @@ def _each_alone(
             if not any(_varies(size, batch) for size in node.type.shape):
                 raise CompileError(
                     f"`{declared.name}` mixes examples",
-                    node.span or declared.value.span,
+                    node.span or declared.expression.span,
                     expected="a value for each example that depends on that example alone",
                     found=str(node.type),
                     hint="reduce over the other axes (`over = -1`), or normalise in the model",

@@ -19,6 +19,7 @@ from weft.runtime.session import Session, session_for
 if TYPE_CHECKING:
     from weft.compiler.analysis import Report
     from weft.compiler.types import TensorType
+    from weft.runtime.data.outside import Given
 
 Arrays = Mapping[str, Any]
 
@@ -30,11 +31,16 @@ class Experiment:
     loaded: Loaded
 
     @classmethod
-    def load(cls, path_or_text: str | Path, overrides: Mapping[str, Any]) -> Experiment:
+    def load(
+        cls,
+        path_or_text: str | Path,
+        overrides: Mapping[str, Any],
+        data: Mapping[str, Given] | None = None,
+    ) -> Experiment:
         """See `weft.load`."""
         source, base = read(path_or_text)
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in overrides.items()}
-        return cls(load_spec(source, base, plain))
+        return cls(load_spec(source, base, plain, data))
 
     @property
     def name(self) -> str:
@@ -101,13 +107,13 @@ class Run:
     backend: str = "numpy"
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: Path, data: Mapping[str, Given] | None = None) -> Run:
         """See `weft.open_run`."""
         from weft.runtime.run_folder import RunFolder
         from weft.runtime.runs import reopen
 
         found = RunFolder.open(folder)
-        return cls(folder, reopen(found), found.record.get("backend", "numpy"))
+        return cls(folder, reopen(found, data), found.record.get("backend", "numpy"))
 
     def resume(
         self,

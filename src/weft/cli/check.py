@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weft.cli.failures import facts, show
-from weft.cli.options import DEFAULT_BACKEND, Command, backend_option, json_option, set_option
+from weft.cli.options import (
+    DEFAULT_BACKEND,
+    Command,
+    backend_option,
+    data_option,
+    json_option,
+    set_option,
+)
 
 if TYPE_CHECKING:
     from weft.api import Experiment
@@ -29,8 +36,15 @@ SOURCE_WIDTH = 40
 @click.argument("spec")
 @backend_option
 @set_option
+@data_option
 @json_option
-def command(spec: str, backend: str | None, overrides: Mapping[str, str], json: bool) -> None:
+def command(
+    spec: str,
+    backend: str | None,
+    overrides: Mapping[str, str],
+    data: Mapping[str, str],
+    json: bool,
+) -> None:
     """Check SPEC: names, types, shapes and data; then show what it costs, by layer and by line.
 
     FLOPs are those of the forward pass for one example, a multiply-add being two; "in a step" those
@@ -40,7 +54,7 @@ def command(spec: str, backend: str | None, overrides: Mapping[str, str], json: 
     import weft
     from weft.cli.output import print_json, print_table
 
-    experiment = weft.load(Path(spec), **overrides)
+    experiment = weft.load(Path(spec), data, **overrides)
     report = experiment.check(backend or DEFAULT_BACKEND)
     for warning in report.warnings:
         show(warning)
