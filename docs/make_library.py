@@ -55,20 +55,21 @@ SECTIONS = {
     "optimisers_outer": "Optimisers around another",
     "rules": "Rules of a step",
     "schedules": "Schedules",
+    "boxes": "Boxes in pictures",
     "augmentation": "Augmentation",
     "maths": "Maths",
 }
 
 # What entries are made of, and few specs call: a line each, below the entries of their file.
 PARTS = {
-    "after", "as_distribution", "as_list", "as_matrix", "as_steps", "binary_target",
-    "both_sides", "channel_windows", "channels_seen", "either_way", "for_each_axis",
+    "after", "as_distribution", "as_list", "as_matrix", "as_steps", "best_of_rest", "binary_target",
+    "both_sides", "cell_weights", "channel_windows", "channels_seen", "either_way", "for_each_axis",
     "forget_gate", "given", "goes_on", "gru_paper_step", "gru_paper_step_within", "gru_step",
     "gru_step_within", "hats", "head_mask", "lstm_step", "lstm_step_within", "near_centre",
     "normal_constant", "positives", "probability_of_keeping", "ratio", "rise", "rnn_step",
     "rnn_step_within", "row_products", "scaled_channels", "scaled_sizes", "sides_of_transposed",
-    "steps_of", "triangle", "turned", "unit_lengths", "unit_matrix", "unnamed", "wave",
-    "wrong_by", "x_log_y",
+    "steps_of", "stretch_shared", "triangle", "turned", "unit_lengths", "unit_matrix", "unnamed",
+    "wave", "wrong_by", "x_log_y",
 }  # fmt: skip
 
 PREAMBLE = """\
@@ -242,10 +243,13 @@ def anchor(title: str) -> str:
 # The sizes that stand for the names of signatures while shapes are found.
 SIZES = {
     "B": 7, "C": 64, "D": 124, "E": 34, "G": 92, "H": 48, "I": 14, "J": 21, "K": 26, "M": 17,
-    "N": 38, "O": 19, "P": 23, "S": 11, "T": 9, "V": 28, "W": 80,
+    "N": 38, "O": 19, "P": 23, "R": 15, "S": 11, "T": 9, "V": 28, "W": 80,
 }  # fmt: skip
 SPREAD = {"B": (7, 5), "S": (44, 76), "P": (22, 38), "I": (14, 6)}
-INTS = {"heads": 2, "units": 58, "channels": 96, "entries": 106, "count": 3, "n": 31, "sizes": 36}
+INTS = {
+    "heads": 2, "units": 58, "channels": 96, "entries": 106, "count": 3, "n": 31, "sizes": 36,
+    "keep": 13, "size": 8,
+}  # fmt: skip
 CHANNELS = str(INTS["channels"])
 
 # How an entry is called where its signature does not say it all: types of tensors, which may use
@@ -371,7 +375,10 @@ def _tensor(name: str, written: str, declaration: s.Declaration) -> Argument:
         return Argument(name, f"{name}: class[{SIZES['C']}]", type, shape)
     dims: list[int] = []
     for dim in filter(None, (d.strip() for d in inside.rstrip("]").split(","))):
-        dims += SPREAD[dim[3:]] if dim.startswith("...") else [SIZES[dim]]
+        if dim.startswith("..."):
+            dims += SPREAD[dim[3:]]
+        else:
+            dims.append(int(dim) if dim.isdecimal() else SIZES[dim])
     kind = {"float": F32, "int": I64}[base]
     return Argument(name, name, TensorType(kind, tuple(dims)), f"[{inside}")
 
