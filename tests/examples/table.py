@@ -43,5 +43,9 @@ EXAMPLES: dict[str, Example] = {
     "diabetes": Example(385, 352, {"test.error": (30.0, 48.0)}),
     "digits_conv": Example(28_842, 903_808, {"test.accuracy": (0.985, 1.0)}),
     "digits_mlp": Example(19_210, 18_944, {"test.accuracy": (0.97, 1.0)}),
+    "fcn": Example(134_376_863, 108_212_984_088),
+    "resnet18": Example(11_689_512, 1_814_073_344),
     "ring_gan": Example(9_027, 4_480, {"train.distance": (0.0, 0.1)}, finds_every_mode),
+    "segnet": Example(29_449_355, 106_712_432_640),
+    "unet": Example(31_030_658, 150_428_424_448),
 }
