@@ -133,6 +133,7 @@ class DataSpec:
     """A `data` block: where examples come from, what prepares them, how they are split.
 
     `source` is None where the columns come from outside; the split then has numbers of examples.
+    `classes` has the names of the classes of those columns that hold class numbers.
     """
 
     name: str
@@ -143,6 +144,7 @@ class DataSpec:
     prepare: Graph  # columns, with a leading axis `batch`, to fields
     split: Mapping[str, float | int]
     span: Span | None = None
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, TensorType]:

@@ -55,10 +55,10 @@ class Opener:
         """See `DataProvider.open`. Raises RunError when the source can't be read or split."""
         if data not in self.data:
             columns = load(source, arguments, options, self.base)
-            parts = split(columns.size, split_, data)
+            parts = split(columns.size, split_, data, columns.ordered)
             types = {n: TensorType(dtype_of(a), a.shape[1:]) for n, a in columns.arrays.items()}
             sizes = {name: part.size for name, part in parts.items()}
-            self.data[data] = OpenData(columns, parts, Opened(types, sizes))
+            self.data[data] = OpenData(columns, parts, Opened(types, sizes, columns.classes))
         return self.data[data].opened
 
     def given(
@@ -102,7 +102,8 @@ class Recorded:
         types = {
             name: TensorType(DTYPES[kind], tuple(shape)) for name, kind, shape in known["columns"]
         }
-        return Opened(types, dict(known["examples"]))
+        classes = {name: tuple(names) for name, names in known.get("classes", {}).items()}
+        return Opened(types, dict(known["examples"]), classes)
 
     def given(
         self, data: str, columns: Mapping[str, TensorType], split_: Mapping[str, int]
@@ -118,4 +119,5 @@ def record(name: str, data: OpenData) -> dict[str, Any]:
         for column, type in data.opened.columns.items()
     ]
     examples = [[part, size] for part, size in data.opened.examples.items()]
-    return {name: {"columns": columns, "examples": examples}}
+    classes = {column: list(names) for column, names in data.opened.classes.items()}
+    return {name: {"columns": columns, "examples": examples, "classes": classes}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from weft.compiler import builder as b
@@ -44,10 +44,14 @@ RESERVED = (SEED, STEP, "batch", *SPLITS)
 
 @dataclass(frozen=True)
 class Opened:
-    """What a source turned out to hold: the type of one example's columns, examples by split."""
+    """What a source turned out to hold: the type of one example's columns, examples by split.
+
+    `classes` has the names of the classes of those columns that hold class numbers.
+    """
 
     columns: Mapping[str, TensorType]
     examples: Mapping[str, int]
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class DataProvider(Protocol):
@@ -109,6 +113,7 @@ def elaborate_data(
         name: b.input_(name, TensorType(t.dtype, (interpreter.registry.batch_size, *t.shape)))
         for name, t in opened.columns.items()
     }
+    labels = {name: len(names) for name, names in opened.classes.items()}
     fields, outputs = [], {}
     for declared in decl.fields:
         if declared.name in outputs or declared.name in RESERVED:
@@ -120,7 +125,7 @@ def elaborate_data(
                 declared.name_span,
                 hint=None if twice else f"in `train`, it stands for {_meaning(declared.name)}",
             )
-        field, node = _field(interpreter, module, declared, columns, source is None)
+        field, node = _field(interpreter, module, declared, columns, labels, source is None)
         fields.append(field)
         outputs[field.name] = node
     if not fields:
@@ -133,7 +138,17 @@ def elaborate_data(
             found=f"a source with the columns {and_list(columns)}",
         )
     prepare = Graph("prepare", tuple(columns.values()), tuple(outputs.values()), tuple(outputs))
-    spec = DataSpec(decl.name, source, arguments, options, tuple(fields), prepare, split, decl.span)
+    spec = DataSpec(
+        decl.name,
+        source,
+        arguments,
+        options,
+        tuple(fields),
+        prepare,
+        split,
+        decl.span,
+        opened.classes,
+    )
     return Dataset(decl.name, spec, opened.examples)
 
 
@@ -220,9 +235,9 @@ def _outside(interpreter: Interpreter, decl: s.DataDecl, scope: Scope) -> dict[s
 
 def _asked(decl: s.DataDecl, fault: Diagnostic) -> Span:
     """The field without an expression that a message names; else the name of the data."""
-    for field in decl.fields:
-        if field.value is None and f"array `{field.name}`" in fault.message:
-            return field.span
+    for declared in decl.fields:
+        if declared.value is None and f"array `{declared.name}`" in fault.message:
+            return declared.span
     return decl.name_span
 
 
@@ -292,13 +307,14 @@ def _field(
     module: Module,
     declared: s.FieldDecl,
     columns: Mapping[str, Node],
+    labels: Mapping[str, int],
     outside: bool,
 ) -> tuple[Field, Node]:
     registry = interpreter.registry
     scope = Scope(module)
     for name, node in columns.items():
         axes: tuple[Label | None, ...] = (registry.batch_label, *(None,) * (node.type.rank - 1))
-        scope.values[name] = Tensor(node, axes)
+        scope.values[name] = Tensor(node, axes, labels.get(name))
     expression = declared.expression
     lacking = "nothing from outside is" if outside else "the source has no column"
     try:

@@ -52,6 +52,14 @@ class Experiment:
         return self.loaded.warnings
 
     @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """The names of the classes of those columns that hold class numbers, in their order.
+
+        Of a text, they are its characters.
+        """
+        return classes_of(self.loaded)
+
+    @property
     def fingerprint(self) -> str:
         """A hash of what the spec means; comments and white space don't change it."""
         return self.loaded.fingerprint
@@ -158,6 +166,11 @@ class Run:
         inputs = program.predict.inputs
         return {n.name: n.type for n in inputs if n.name not in program.states}
 
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """As `Experiment.classes`; the data need not be there."""
+        return classes_of(self.loaded)
+
     @cached_property
     def tensors(self) -> dict[str, np.ndarray]:
         """The kept state by name: parameters, averages, running statistics, and the rest."""
@@ -234,3 +247,9 @@ class Run:
         session = session_for(self.loaded, backend_named(self.backend))
         session.load(self.tensors)
         return session
+
+
+def classes_of(loaded: Loaded) -> dict[str, tuple[str, ...]]:
+    """The names of classes, by column."""
+    data = loaded.experiment.data
+    return dict(data.classes) if data is not None else {}

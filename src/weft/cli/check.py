@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ weft check digits.weft --json
 """
 
 SOURCE_WIDTH = 40
+SHOWN_CLASSES = 10
 
 
 @click.command(cls=Command, examples=EXAMPLES)
@@ -61,7 +63,10 @@ def command(
     if json:
         print_json({**summary(report), **run_length(experiment)})
         return
-    click.echo(f"{headline(experiment)}\n")
+    click.echo(headline(experiment))
+    for line in classes_lines(experiment):
+        click.echo(line)
+    click.echo()
     if report.layers:
         print_table(layers_table(report))
         click.echo()
@@ -75,6 +80,7 @@ def run_length(experiment: Experiment) -> dict[str, Any]:
     settings = experiment.loaded.experiment.settings
     return {
         "examples": {name: part.size for name, part in experiment.loaded.parts.items()},
+        "classes": {name: list(names) for name, names in experiment.classes.items()},
         "steps": settings.steps,
         "steps_per_epoch": settings.steps_per_epoch,
     }
@@ -90,6 +96,21 @@ def headline(experiment: Experiment) -> str:
         f"{experiment.name}: {examples} examples; {settings.steps:,} steps on batches of "
         f"{settings.batch} in {epochs:,} epoch{'s' * (epochs > 1)}"
     )
+
+
+def classes_lines(experiment: Experiment) -> list[str]:
+    """What class numbers stand for, where it isn't themselves: `kind: 2 classes, "cat", "dog"`."""
+    columns: dict[tuple[str, ...], list[str]] = {}
+    for column, names in experiment.classes.items():
+        if names != tuple(map(str, range(len(names)))):
+            columns.setdefault(names, []).append(column)
+    lines = []
+    for names, same in columns.items():
+        shown = [dumps(name, ensure_ascii=False) for name in names]
+        if len(shown) > SHOWN_CLASSES:
+            shown = [*shown[: SHOWN_CLASSES - 1], f"... {shown[-1]}"]
+        lines.append(f"{', '.join(same)}: {len(names)} classes, {', '.join(shown)}")
+    return lines
 
 
 def layers_table(report: Report) -> Table:
