@@ -251,9 +251,11 @@ Replace = Callable[[Node, tuple[Node, ...]], Node | None]
 def rebuild(node: Node, inputs: tuple[Node, ...], attributes: Attributes | None = None) -> Node:
     """The node with other operands (and attributes); the same node where nothing changed."""
     if attributes is None:
-        if all(a is b for a, b in zip(node.inputs, inputs, strict=True)):
+        if inputs == node.inputs:  # nodes are equal where they are the same
             return node
         attributes = node.attributes
+        if [i.type for i in inputs] == [i.type for i in node.inputs]:
+            return Node(node.op, inputs, attributes, node.type, node.span)
     return make(node.op.name, *inputs, span=node.span, **attributes)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from weft.compiler.errors import CompileError, InternalError, did_you_mean, one_of
-from weft.compiler.graph import Graph
+from weft.compiler.graph import Graph, Node
 from weft.compiler.loops import with_bodies
 from weft.compiler.passes.bind import bind
 from weft.compiler.passes.cleanup import cse
@@ -81,20 +81,21 @@ def lower(graph: Graph, target: Target, stop_after: str | None = None) -> Graph:
             expected=one_of(names),
             hint=did_you_mean(stop_after, names),
         )
-    _checked(graph, "the front end")
+    sound: set[Node] = set()
+    _checked(graph, "the front end", sound)
     for step in PASSES:
         after = step.run(graph, target)
         if after is not graph:
-            _checked(after, f"the pass `{step.name}`")
+            _checked(after, f"the pass `{step.name}`", sound)
         graph = after
         if step.name == stop_after:
             break
     return graph
 
 
-def _checked(graph: Graph, origin: str) -> None:
+def _checked(graph: Graph, origin: str, sound: set[Node]) -> None:
     try:
-        verify(graph)
+        verify(graph, sound)
     except InternalError as error:
         raise InternalError(f"{origin} made a graph that is wrong: {error}") from error
 

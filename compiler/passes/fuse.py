@@ -170,14 +170,24 @@ class _Partition:
         a.nodes += b.nodes
         a.bits |= b.bits
         a.apart |= b.apart
-        self._need(a, (), a.before | b.before)
+        a.before = (a.before | b.before) & ~a.bits
+        self._hand_on(a)
         return a
 
-    def _need(self, draft: _Draft, needs: Iterable[_Draft], more: int = 0) -> None:
+    def _need(self, draft: _Draft, needs: Iterable[_Draft]) -> None:
         """Let `draft` come after `needs`, and everything after it too."""
+        more = 0
         for need in needs:
             more |= need.bits | need.before
-        draft.before = (draft.before | more) & ~draft.bits
+        more &= ~(draft.before | draft.bits)
+        if not more:
+            return
+        draft.before |= more
+        if len(draft.nodes) > 1:  # nothing is after a new draft
+            self._hand_on(draft)
+
+    def _hand_on(self, draft: _Draft) -> None:
+        """What comes after a draft comes after all that the draft needs."""
         for other in self.drafts:
             if other.before & draft.bits:
                 other.before |= draft.before | draft.bits

@@ -91,7 +91,6 @@ def call_builtin(
     scope: Scope | None = None,
 ) -> Value:
     site = Site(interpreter, span, function.name, tuple(given), scope)
-    signature = _signature(function.call)
     positional = [g.value for g in given if g.name is None]
     named = {g.name: g.value for g in given if g.name is not None}
     known = [p.lstrip("*").rstrip("=") for p in function.parameters]
@@ -100,7 +99,7 @@ def call_builtin(
         if g.name is not None and g.name not in known and not free:
             raise unknown_argument(function.name, g.name, known, g.key_span)
     try:
-        signature.bind(site, *positional, **named)
+        function.signature.bind(site, *positional, **named)
     except TypeError:
         raise _wrong_count(function, given, span) from None
     try:
@@ -139,10 +138,6 @@ def _shown(parameter: str) -> str:
     if parameter.startswith("*"):
         return f"...{parameter[1:]}"
     return f"{parameter[:-1]} = ..." if parameter.endswith("=") else parameter
-
-
-def _signature(call: Callable[..., Value]) -> inspect.Signature:
-    return inspect.signature(call)
 
 
 # -- elementwise ----------------------------------------------------------------------------------

@@ -156,8 +156,11 @@ def _at_the_start(interpreter: Interpreter, tensor: Tensor) -> Tensor:
     if interpreter.slot_type is not None:
         return tensor
     registry = interpreter.registry
-    states = [v for v in registry.states.values() if v.role in ("parameter", "buffer")]
-    drawn = {registry.inputs[v.name]: v.init for v in states}
+    drawn = {}
+    for node in topological([tensor.node]):
+        state = registry.states.get(node.name) if node.op.name == "input" else None
+        if state is not None and state.role in ("parameter", "buffer"):
+            drawn[registry.inputs[state.name]] = state.init
     (node,) = substitute([tensor.node], drawn)
     return Tensor(node, tensor.axes, tensor.classes)
 
