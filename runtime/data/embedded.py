@@ -85,7 +85,7 @@ def ring() -> Columns:
 
 
 def scenes_of_digits() -> Columns:
-    """2,000 pictures of one to three of the embedded digits; see `scenes`."""
+    """4,000 pictures of one to three of the embedded digits; see `scenes`."""
     stored = _stored("digits.npz")
     return scenes(stored["image"].reshape(-1, 8, 8), stored["target"].astype(np.int64))
 

@@ -86,12 +86,12 @@ def test_ring(tmp_path):
 def test_scenes(tmp_path):
     scenes = load("embedded", ["scenes"], {}, tmp_path)
     assert {name: (a.dtype.name, a.shape) for name, a in scenes.arrays.items()} == {
-        "image": ("float32", (2000, 1, 32, 32)),
-        "label": ("int64", (2000, 32, 32)),
-        "boxes": ("float32", (2000, 3, 4)),
-        "classes": ("int64", (2000, 3)),
-        "present": ("bool", (2000, 3)),
-        "masks": ("bool", (2000, 3, 32, 32)),
+        "image": ("float32", (4000, 1, 32, 32)),
+        "label": ("int64", (4000, 32, 32)),
+        "boxes": ("float32", (4000, 3, 4)),
+        "classes": ("int64", (4000, 3)),
+        "present": ("bool", (4000, 3)),
+        "masks": ("bool", (4000, 3, 32, 32)),
     }
     names = tuple("0123456789")
     assert scenes.classes == {"label": ("background", *names), "classes": names}
@@ -104,14 +104,14 @@ def test_scenes(tmp_path):
     for digit in range(3):
         own = masks[:, digit]
         np.testing.assert_array_equal(label[own], 1 + classes[np.nonzero(own)[0], digit])
-    assert np.bincount(classes[present]).min() > 300
+    assert np.bincount(classes[present]).min() > 600
     assert not classes[~present].any()
     assert image.min() == 0
     assert image.max() == 1
     assert image[label > 0].min() >= 0.5
     # The same bytes everywhere.
     assert (
-        hashlib.md5(image.astype("<f4").tobytes()).hexdigest() == "68dd34e207d6c70bf8ad55c731df6e2f"
+        hashlib.md5(image.astype("<f4").tobytes()).hexdigest() == "98982f1d44c0db9368541850c3cc6e24"
     )
 
 
