@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from weft.compiler.collector import no_cycles
 from weft.compiler.errors import CompileError, InternalError, did_you_mean, one_of
 from weft.compiler.graph import Graph, Node
 from weft.compiler.loops import with_bodies
@@ -72,6 +73,7 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
+@no_cycles()
 def lower(graph: Graph, target: Target, stop_after: str | None = None) -> Graph:
     """The graph in the backend's ops; or as it is after the pass `stop_after`."""
     names = [p.name for p in PASSES]
@@ -100,6 +102,7 @@ def _checked(graph: Graph, origin: str, sound: set[Node]) -> None:
         raise InternalError(f"{origin} made a graph that is wrong: {error}") from error
 
 
+@no_cycles()
 def compile_plan(graph: Graph, target: Target) -> Plan:
     """The whole way down: lower, fuse, plan."""
     lowered = lower(graph, target)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from weft.compiler import builder as b
+from weft.compiler.collector import no_cycles
 from weft.compiler.composites import bodies
 from weft.compiler.gradient import differentiate
 from weft.compiler.graph import Graph, Node, locate, substitute, topological
@@ -27,6 +28,7 @@ SEED, STEP, COUNT = "seed", "step", "metrics.count"
 BATCH = symbol("batch")
 
 
+@no_cycles()
 def build(experiment: Experiment, keep: frozenset[str] = frozenset()) -> Program:
     """All graphs of an experiment.
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from weft.compiler import builder as b
+from weft.compiler.collector import no_cycles
 from weft.compiler.errors import CompileError, Note, Source, Span, did_you_mean, one_of
 from weft.compiler.graph import Graph, Node, topological
 from weft.compiler.program import Experiment
@@ -122,6 +123,7 @@ class Declarations:
                 )
 
 
+@no_cycles()
 def elaborate(
     source: Source,
     provider: DataProvider,
