@@ -44,8 +44,12 @@ EXAMPLES: dict[str, Example] = {
     "digits_conv": Example(28_842, 903_808, {"test.accuracy": (0.985, 1.0)}),
     "digits_mlp": Example(19_210, 18_944, {"test.accuracy": (0.97, 1.0)}),
     "fcn": Example(134_376_863, 108_212_984_088),
+    "gpt2": Example(124_439_808, 145_824_153_600),
+    "lstm_lm": Example(117_344, 7_077_888, {"test.bits": (1.5, 2.1)}),
     "resnet18": Example(11_689_512, 1_814_073_344),
     "ring_gan": Example(9_027, 4_480, {"train.distance": (0.0, 0.1)}, finds_every_mode),
+    "rnn_lm": Example(43_232, 2_359_296, {"test.bits": (1.5, 2.2)}),
     "segnet": Example(29_449_355, 106_712_432_640),
+    "transformer_lm": Example(110_336, 7_733_248, {"test.bits": (1.5, 2.4)}),
     "unet": Example(31_030_658, 150_428_424_448),
 }
