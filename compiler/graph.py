@@ -111,11 +111,13 @@ def make(op: str, *inputs: Node, span: Span | None = None, **attributes: Any) ->
     row = OPS[op]
     if row.arity is not None and len(inputs) != row.arity:
         raise TypeError(f"{op} takes {row.arity} operands, got {len(inputs)}")
-    if attributes.keys() != set(row.attributes):
-        raise TypeError(f"{op} has attributes {row.attributes}, got {tuple(attributes)}")
-    type = row.infer(*(i.type for i in inputs), **attributes)
-    frozen = MappingProxyType({k: attributes[k] for k in row.attributes}) if attributes else None
-    return Node(row, inputs, frozen or _NO_ATTRIBUTES, type, span)
+    if tuple(attributes) != row.attributes:
+        if attributes.keys() != set(row.attributes):
+            raise TypeError(f"{op} has attributes {row.attributes}, got {tuple(attributes)}")
+        attributes = {k: attributes[k] for k in row.attributes}
+    type = row.infer(*[i.type for i in inputs], **attributes)
+    frozen = MappingProxyType(attributes) if attributes else _NO_ATTRIBUTES
+    return Node(row, inputs, frozen, type, span)
 
 
 def full(type: TensorType, value: Number, span: Span | None = None) -> Node:

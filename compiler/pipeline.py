@@ -54,7 +54,7 @@ class Pass:
 
 def optimise(graph: Graph) -> Graph:
     """Simplify, fold, share and move work out of loops, inner ones first, until nothing changes."""
-    graph = join(graph)
+    graph = cse(join(graph))  # half of the nodes: the rest has less to do
     for _ in range(MAX_ROUNDS):
         before = graph
         graph = cse(fold(simplify(graph)))

@@ -38,6 +38,8 @@ def _move(
     small: Tensor, wide: Tensor, what: str, span: Span, shown: tuple[Tensor, Tensor]
 ) -> Tensor:
     """`small` transposed and broadcast to the shape of `wide`."""
+    if small.axes == wide.axes and small.type.shape == wide.type.shape:
+        return small
     names, known = _unique(wide.axes), _unique(small.axes)
     targets: list[int] = []
     for i, label in enumerate(known):

@@ -72,10 +72,12 @@ def declare(interpreter: Interpreter, st: s.Param | s.StateDecl, scope: Scope, r
     name = f"{frame.path}.{st.name}"
     if name not in frame.model.states:
         frame.model.states.append(name)
-    initial = _initial_value(interpreter, st.init, scope, type, name)
-    place = interpreter.site or st.span
-    _warn_of_ties(interpreter, st, name, type, initial, role)
-    node = interpreter.registry.add(State(name, type, role, initial, place))
+    state = interpreter.registry.states.get(name)
+    if state is None or state.type != type:
+        initial = _initial_value(interpreter, st.init, scope, type, name)
+        _warn_of_ties(interpreter, st, name, type, initial, role)
+        state = State(name, type, role, initial, interpreter.site or st.span)
+    node = interpreter.registry.add(state)
     scope.states[st.name] = name
     scope.values[st.name] = Tensor(interpreter.current.get(name, node), labels)
 

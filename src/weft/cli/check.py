@@ -55,9 +55,11 @@ def command(
     """
     import weft
     from weft.cli.output import print_json, print_table
+    from weft.compiler.collector import no_cycles
 
-    experiment = weft.load(Path(spec), data, **overrides)
-    report = experiment.check(backend or DEFAULT_BACKEND)
+    with no_cycles():
+        experiment = weft.load(Path(spec), data, **overrides)
+        report = experiment.check(backend or DEFAULT_BACKEND)
     for warning in report.warnings:
         show(warning)
     if json:

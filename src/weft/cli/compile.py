@@ -63,10 +63,12 @@ def command(
     unless --stop-after says otherwise. The text is stable: the same spec always gives the same.
     """
     from weft.cli.output import print_json, write_text
+    from weft.compiler.collector import no_cycles
 
     if stop_after is not None and emit != "graph":
         raise click.UsageError("--stop-after goes with --emit graph")
-    text = emitted(spec, emit, graph, stop_after, overrides)
+    with no_cycles():
+        text = emitted(spec, emit, graph, stop_after, overrides)
     if output is not None:
         write_text(Path(output), text)
     if json:
