@@ -46,6 +46,7 @@ SECTIONS = {
     "losses": "Losses",
     "information": "Entropy and divergence",
     "margins": "Margins and distances",
+    "sequences": "Losses of sequences",
     "metrics": "Metrics",
     "regularisers": "Regularisers",
     "initialisers": "Initial values",
@@ -63,13 +64,15 @@ SECTIONS = {
 # What entries are made of, and few specs call: a line each, below the entries of their file.
 PARTS = {
     "after", "as_distribution", "as_list", "as_matrix", "as_steps", "best_of_rest", "binary_target",
-    "both_sides", "cell_weights", "channel_windows", "channels_seen", "either_way", "for_each_axis",
+    "both_sides", "cell_weights", "channel_windows", "channels_seen",
+    "ctc_step", "either_way", "for_each_axis",
     "forget_gate", "given", "goes_on", "gru_paper_step", "gru_paper_step_within", "gru_step",
-    "gru_step_within", "hats", "head_mask", "lstm_step", "lstm_step_within", "near_centre",
+    "gru_step_within", "hats", "head_mask",
+    "log_sum", "lstm_step", "lstm_step_within", "near_centre",
     "normal_constant", "positives", "probability_of_keeping", "ratio", "rise", "rnn_step",
     "rnn_step_within", "row_products", "scaled_channels", "scaled_sizes", "sides_of_transposed",
     "steps_of", "stretch_shared", "triangle", "turned", "unit_lengths", "unit_matrix", "unnamed",
-    "wave", "wrong_by", "x_log_y",
+    "wave", "with_blanks", "wrong_by", "x_log_y",
 }  # fmt: skip
 
 PREAMBLE = """\
