@@ -49,11 +49,28 @@ def draws_every_digit(run: Run) -> None:
     assert np.bincount(target[nearest], minlength=10).min() > 40
 
 
+def draws_digits(run: Run) -> None:
+    """Every digit is drawn, about as near to a real one as those are to each other: noise isn't."""
+    draws_every_digit(run)
+    real = run.loaded.fields.arrays["x"].reshape(-1, 64)
+    drawn = run.predict(rows=300)["digits"].reshape(-1, 64)
+    noise = np.random.default_rng(0).normal(size=drawn.shape)
+
+    def nearest(pictures: np.ndarray) -> float:
+        return float(np.linalg.norm(pictures[:, None] - real[300:], axis=2).min(1).mean())
+
+    assert nearest(drawn) < 1.7 * nearest(real[:300]) < 0.5 * nearest(noise)
+
+
 EXAMPLES: dict[str, Example] = {
     "alexnet": Example(61_100_840, 714_188_480),
     "autoencoder": Example(51_784, 51_200, {"test.loss": (0.0, 0.016)}),
     "densenet121": Example(7_978_856, 2_834_161_664),
+    "detector": Example(
+        72_991, 2_411_520, {"test.recall": (0.8, 1.0), "test.precision": (0.8, 1.0)}
+    ),
     "diabetes": Example(385, 352, {"test.error": (30.0, 48.0)}),
+    "diffusion": Example(251_200, 24_985_600, {"test.loss": (0.0, 0.1)}, draws_digits),
     "digits_conv": Example(28_842, 903_808, {"test.accuracy": (0.985, 1.0)}),
     "digits_mlp": Example(19_210, 18_944, {"test.accuracy": (0.97, 1.0)}),
     "ensemble": Example(19_280, 18_944, {"test.joint": (0.95, 1.0), "test.gain": (0.003, 0.1)}),
@@ -61,6 +78,7 @@ EXAMPLES: dict[str, Example] = {
     "gan": Example(21_666, 40_960, {"test.distance": (-0.1, 0.3)}, draws_every_digit),
     "gpt2": Example(124_439_808, 145_824_153_600),
     "inception_v1": Example(13_378_280, 1_582_671_872),
+    "instance_masks": Example(1_873, 1_914_312, {"test.iou": (0.8, 1.0)}),
     "lenet5": Example(61_706, 416_520, {"test.accuracy": (0.95, 1.0)}),
     "lstm_lm": Example(117_344, 7_077_888, {"test.bits": (1.5, 2.1)}),
     "maxout": Example(369_610, 367_200, {"test.accuracy": (0.95, 1.0)}),
