@@ -57,22 +57,23 @@ SECTIONS = {
     "rules": "Rules of a step",
     "schedules": "Schedules",
     "boxes": "Boxes in pictures",
+    "preparation": "Preparation of data",
     "augmentation": "Augmentation",
     "maths": "Maths",
 }
 
 # What entries are made of, and few specs call: a line each, below the entries of their file.
 PARTS = {
-    "after", "as_distribution", "as_list", "as_matrix", "as_steps", "best_of_rest", "binary_target",
-    "both_sides", "cell_weights", "channel_windows", "channels_seen",
-    "ctc_step", "either_way", "for_each_axis",
-    "forget_gate", "given", "goes_on", "gru_paper_step", "gru_paper_step_within", "gru_step",
-    "gru_step_within", "hats", "head_mask",
-    "log_sum", "lstm_step", "lstm_step_within", "near_centre",
-    "normal_constant", "positives", "probability_of_keeping", "ratio", "rise", "rnn_step",
-    "rnn_step_within", "row_products", "scaled_channels", "scaled_sizes", "sides_of_transposed",
-    "steps_of", "stretch_shared", "triangle", "turned", "unit_lengths", "unit_matrix", "unnamed",
-    "wave", "with_blanks", "wrong_by", "x_log_y",
+    "after", "as_distribution", "as_list", "as_matrix", "as_steps", "best_of_rest",
+    "binary_target", "both_sides", "cell_weights", "channel_windows", "channels_seen",
+    "ctc_step", "either_way", "for_each_axis", "forget_gate", "given", "goes_on", "gru_paper_step",
+    "gru_paper_step_within", "gru_step", "gru_step_within", "hats", "head_mask",
+    "log_sum", "lstm_step",
+    "lstm_step_within", "near_centre", "normal_constant", "positives", "principal_axes",
+    "principal_axis", "probability_of_keeping", "ratio", "rise", "rnn_step", "rnn_step_within",
+    "row_products", "scaled_channels", "scaled_sizes", "sides_of_transposed", "steps_of",
+    "stretch_shared", "triangle", "turned", "unit_lengths", "unit_matrix", "unit_scale",
+    "unnamed", "wave", "with_blanks", "wrong_by", "x_log_y",
 }  # fmt: skip
 
 PREAMBLE = """\

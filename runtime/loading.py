@@ -21,14 +21,18 @@ from weft.compiler.errors import (
     did_you_mean,
     one_of,
 )
+from weft.compiler.graph import Graph
+from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.program import DataSpec, Experiment, Program
+from weft.compiler.statistics import split as split_statistics
 from weft.compiler.text import print_graph
 from weft.compiler.training import build
+from weft.compiler.types import symbol
 from weft.frontends.dsl.data import DataProvider
 from weft.frontends.dsl.diagnostics import and_list
 from weft.frontends.dsl.elaborate import elaborate
 from weft.frontends.dsl.parser import read_source
-from weft.runtime.data.columns import Columns
+from weft.runtime.data.columns import Array, Columns
 from weft.runtime.data.outside import Given
 from weft.runtime.data.splits import Part
 from weft.runtime.fields import Fields
@@ -41,7 +45,8 @@ _GRAPHS = ("init", "train_step", "eval_step", "predict", "epoch_end")
 class Loaded:
     """A spec that compiles. `base` is the folder that its imports are seen from.
 
-    `opener` has its data, or gets it when it is first needed.
+    `opener` has its data, or gets it when it is first needed. `fitted` is what its fields once took
+    from the examples that train, for a spec whose run has begun.
     """
 
     source: Source
@@ -50,11 +55,24 @@ class Loaded:
     experiment: Experiment
     program: Program
     opener: Opener
+    fitted: Mapping[str, Array] | None = None
 
     @cached_property
     def fields(self) -> Fields:
         """The prepared data. Raises CompileError for labels out of range."""
-        return Fields(self._spec, self.columns)
+        return Fields(self._spec, self.columns, self.parts["train"], self.fitted)
+
+    @property
+    def preparation(self) -> tuple[Graph, Mapping[str, Array]]:
+        """The graph from columns to fields, and the values of what it takes from all examples.
+
+        Those of a run are known; else the data are opened for them.
+        """
+        found = split_statistics(inline_calls(self._spec.prepare, frozenset()), symbol("batch"))
+        known = self.fitted or {}
+        if not known.keys() >= set(found.names):
+            known = self.fields.fitted
+        return found.prepare, {name: known[name] for name in found.names}
 
     @property
     def columns(self) -> Columns:

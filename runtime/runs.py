@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -71,6 +71,7 @@ def _begin(folder: RunFolder, loaded: Loaded, backend: Backend) -> None:
         _plain(loaded.overrides),
         here(backend),
         standing.imports,
+        loaded.fields.fitted,
         name=loaded.experiment.name,
         base=_from(folder.path, loaded.opener.base),
         backend=backend.name,
@@ -146,7 +147,7 @@ def reopen(folder: RunFolder, outside: Mapping[str, Given] | None = None) -> Loa
             found=f"`{loaded.fingerprint}`",
             hint="put it back as it was; to try a change, train a spec of your own anew",
         )
-    return loaded
+    return replace(loaded, fitted=folder.fitted)
 
 
 def kept(folder: RunFolder) -> tuple[Checkpoint, Ledger]:

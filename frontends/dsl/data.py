@@ -19,6 +19,7 @@ from weft.compiler.errors import (
 from weft.compiler.graph import Graph, Node
 from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.program import DataSpec, Field
+from weft.compiler.statistics import mixing
 from weft.compiler.types import DTYPES, I64, Dim, SymDim, TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.diagnostics import UnknownName, and_list
@@ -375,24 +376,21 @@ def _field_type(
 def _each_alone(
     declared: s.FieldDecl, value: Node, columns: Mapping[str, Node], batch: Dim
 ) -> None:
-    """Refuse what mixes examples: fields are prepared in pieces, and the pieces must not show."""
+    """Refuse what mixes examples: fields are prepared in pieces, and the pieces must not show.
+
+    What is summed over the examples, or is their largest, is that of all that train.
+    """
     graph = inline_calls(Graph("field", tuple(columns.values()), (value,)), frozenset())
-    reached = set(graph.inputs)
-    for node in graph.nodes:
-        if not reached.isdisjoint(node.inputs):
-            reached.add(node)
-            if not any(_varies(size, batch) for size in node.type.shape):
-                raise CompileError(
-                    f"`{declared.name}` mixes examples",
-                    node.span or declared.expression.span,
-                    expected="a value for each example that depends on that example alone",
-                    found=str(node.type),
-                    hint="reduce over the other axes (`over = -1`), or normalise in the model",
-                )
-
-
-def _varies(size: Dim, batch: Dim) -> bool:
-    return isinstance(size, SymDim) and isinstance(batch, SymDim) and batch.symbols <= size.symbols
+    wrong = mixing(graph, batch) if isinstance(batch, SymDim) else None
+    if wrong is not None:
+        raise CompileError(
+            f"`{declared.name}` mixes examples",
+            wrong.span or declared.expression.span,
+            expected="a value for each example that depends on that example, and on sums, means or "
+            "extremes of all that train",
+            found=f"`{wrong.op.name}` along the examples",
+            hint="work along the other axes (`over = -1`)",
+        )
 
 
 def _static_dim(interpreter: Interpreter, dim: s.Expression, scope: Scope) -> int:

@@ -229,16 +229,23 @@ class Run:
         batch = loaded.experiment.settings.batch
         return evaluate(session, loaded.parts[split], batch, rows)
 
-    def export_onnx(self, path: str | Path, opset: int = 21) -> Path:
+    def export_onnx(self, path: str | Path, opset: int = 21, raw: bool = False) -> Path:
         """Write the trained model as ONNX: evaluation semantics, a symbolic batch.
 
-        Inputs are the fields that the model reads. Raises RunError for what ONNX can't say.
+        Inputs are the fields that the model reads; with `raw` they are the columns of the data
+        source, which the model then prepares itself as the data block says. Raises RunError for
+        what ONNX can't say.
         """
         from weft.backends.onnx.export import export_predict
         from weft.runtime.files import write_atomically
+        from weft.runtime.fitted import from_columns
 
         about = {"spec": self.loaded.fingerprint, "step": str(self.result.best_step)}
-        model = export_predict(self.loaded.program, self.tensors, opset=opset, metadata=about)
+        program, fitted = self.loaded.program, None
+        if raw:
+            prepare, fitted = self.loaded.preparation
+            program = replace(program, predict=from_columns(program.predict, prepare))
+        model = export_predict(program, self.tensors, constants=fitted, opset=opset, metadata=about)
         write_atomically(Path(path), model.SerializeToString())
         return Path(path)
 
