@@ -1,7 +1,7 @@
 """The pipeline on one page: which passes run, in which order, from a graph to a memory plan.
 
     Experiment --training.build--> Program: its graphs, typed, with a symbolic batch
-    graph --bind, pack, decompose, optimise--> primitives of known sizes over arenas
+    graph --share, bind, pack, decompose, optimise--> primitives of known sizes over arenas
           --fuse--> groups --plan--> places and an order --backend--> code
 
 Every pass is a pure function; the graph is verified before the first and after each that changed
@@ -54,7 +54,7 @@ class Pass:
 
 def optimise(graph: Graph) -> Graph:
     """Simplify, fold, share and move work out of loops, inner ones first, until nothing changes."""
-    graph = cse(join(graph))  # half of the nodes: the rest has less to do
+    graph = join(graph)
     for _ in range(MAX_ROUNDS):
         before = graph
         graph = cse(fold(simplify(graph)))
@@ -65,6 +65,7 @@ def optimise(graph: Graph) -> Graph:
 
 
 PASSES: tuple[Pass, ...] = (
+    Pass("share", lambda g, t: cse(g), "one node for all that are equal"),
     Pass("bind", lambda g, t: bind(g, t.sizes), "numbers for symbolic sizes"),
     Pass("pack", lambda g, t: pack(g, t.arenas), "state as slices of arenas"),
     Pass("decompose", lambda g, t: inline_calls(g, t.composites), "composites opened"),

@@ -79,10 +79,12 @@ def _fault(node: Node) -> str | None:
         return "its op is not in the table"
     if op.arity is not None and len(node.inputs) != op.arity:
         return f"`{op.name}` takes {op.arity} operands, got {len(node.inputs)}"
-    if fault := attribute_fault(op, node.attributes):
+    attributes = node.attributes
+    if (attributes or op.attributes) and (fault := attribute_fault(op, attributes)):
         return fault
+    types = [operand.type for operand in node.inputs]
     try:
-        inferred = op.infer(*[operand.type for operand in node.inputs], **node.attributes)
+        inferred = op.infer(*types, **attributes) if attributes else op.infer(*types)
     except (ValueError, IndexError, ZeroDivisionError) as error:
         return str(error)
     if inferred != node.type:
