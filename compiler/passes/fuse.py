@@ -73,6 +73,7 @@ class _Draft:
     nodes: list[Node] = field(default_factory=list)
     before: int = 0  # everything that this draft needs, transitively
     apart: int = 0  # what it reads through movement: never the same kernel
+    read: bool = False  # whether another draft needs it
 
 
 class _Partition:
@@ -170,6 +171,7 @@ class _Partition:
         a.nodes += b.nodes
         a.bits |= b.bits
         a.apart |= b.apart
+        a.read |= b.read
         a.before = (a.before | b.before) & ~a.bits
         self._hand_on(a)
         return a
@@ -178,17 +180,17 @@ class _Partition:
         """Let `draft` come after `needs`, and everything after it too."""
         more = 0
         for need in needs:
+            need.read = True
             more |= need.bits | need.before
         more &= ~(draft.before | draft.bits)
         if not more:
             return
         draft.before |= more
-        if len(draft.nodes) > 1:  # nothing is after a new draft
-            self._hand_on(draft)
+        self._hand_on(draft)
 
     def _hand_on(self, draft: _Draft) -> None:
         """What comes after a draft comes after all that the draft needs."""
-        for other in self.drafts:
+        for other in self.drafts if draft.read else ():
             if other.before & draft.bits:
                 other.before |= draft.before | draft.bits
 
