@@ -45,7 +45,8 @@ class Exchange:
 
     `sent` is an output of the update's graph, `received` an input, by the kind:
     `together`: a tensor of each parameter -> all of them as one vector of `PARAMETERS` elements;
-    `gradient`: a point for each parameter -> the gradient of the objective by this one, there.
+    `gradient`: a point for each parameter -> the gradient of the objective by this one, there;
+    `hessian`: a direction for each parameter -> this one's part of the Hessian times all of them.
     """
 
     kind: str
