@@ -257,6 +257,30 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
+class Convolution:
+    """A convolution of images, `conv` with two spatial axes, then an epilogue.
+
+    The epilogue's stage runs over (image, channel, y, x); `Result(0)` is the sum.
+    """
+
+    ports: tuple[Port, ...]
+    x: View
+    kernel: View
+    strides: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    lhs_dilation: tuple[int, int]
+    rhs_dilation: tuple[int, int]
+    groups: int
+    epilogue: Stage
+    nodes: tuple[Node, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Images, channels, height and width of the result."""
+        return tuple(axis.extent for axis in self.epilogue.axes)
+
+
+@dataclass(frozen=True, eq=False)
 class Special:
     """An op with a kernel of its own: sorting, running sums, scattering.
 
@@ -282,7 +306,7 @@ class Turns:
     nodes: tuple[Node, ...]
 
 
-Kernel = Nest | Product | Special | Turns
+Kernel = Nest | Product | Convolution | Special | Turns
 
 
 class Rewriter:

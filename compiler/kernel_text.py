@@ -12,6 +12,7 @@ from weft.compiler.index import Atom, Axis, Datum, Floor, Index
 from weft.compiler.kernel import (
     Apply,
     Bits,
+    Convolution,
     Guard,
     Kernel,
     Literal,
@@ -23,6 +24,7 @@ from weft.compiler.kernel import (
     Scalar,
     Special,
     Stage,
+    View,
 )
 
 
@@ -56,15 +58,28 @@ class _Printer:
                         f"row {matrix.row} column {matrix.column}",
                     )
                 self.stage(kernel.epilogue)
+            case Convolution():
+                for name, view in (("x", kernel.x), ("kernel", kernel.kernel)):
+                    self.view(name, view)
+                self.line(
+                    1,
+                    f"strides {kernel.strides} padding {kernel.padding} lhs_dilation "
+                    f"{kernel.lhs_dilation} rhs_dilation {kernel.rhs_dilation} "
+                    f"groups {kernel.groups}",
+                )
+                self.stage(kernel.epilogue)
             case Special():
                 attributes = {k: v for k, v in kernel.node.attributes.items() if k != "body"}
                 self.line(1, f"{kernel.node.op.name} {attributes}")
-                for view in kernel.views:
-                    self.line(1, f"p{view.port} {list(view.shape)} steps {list(view.strides)}")
+                for number, view in enumerate(kernel.views):
+                    self.view(f"view {number}", view)
         return "\n".join(self.lines) + "\n"
 
     def line(self, depth: int, words: str) -> None:
         self.lines.append("  " * depth + words)
+
+    def view(self, name: str, view: View) -> None:
+        self.line(1, f"{name} p{view.port} {list(view.shape)} steps {list(view.strides)}")
 
     def declare(self, axes: tuple[Axis, ...]) -> str:
         return ", ".join(f"{self.axis(axis)} < {axis.extent}" for axis in axes)

@@ -14,6 +14,7 @@ from weft.backends.tvm.nests import PARALLEL_WORK, Context, points
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
 from weft.compiler.kernel import Load, Matrix, Product, Result, Rewriter, Scalar, Stage, Store, walk
+from weft.compiler.types import DType
 
 _ROW_MAJOR, _PLAIN, _TRANSPOSED = 101, 111, 112
 _ROUTINE = {"f32": "scipy_cblas_sgemm", "f64": "scipy_cblas_dgemm"}
@@ -98,10 +99,10 @@ def _one(
     m: int,
     n: int,
 ) -> list[Stmt]:
-    k = product.sizes[2]
+    k, buffers = product.sizes[2], context.buffers
     dtype = product.ports[product.lhs.port].dtype
-    left = _start(product.lhs, batch, row, None, context)
-    right = _start(product.rhs, batch, None, column, context)
+    left = _start(product.lhs, batch, row, None)
+    right = _start(product.rhs, batch, None, column)
     target, stage = _target(product)
     found: list[Stmt] = []
     *outer, axis_m, axis_n = product.epilogue.axes
@@ -109,12 +110,20 @@ def _one(
     if target is None:
         buffer, make = tir.local("tile", tir.stored(dtype), m * n, "global")
         found.append(make)
-        here, stride = tir.address(buffer, tir.number(0)), n
+        out = buffer, tir.number(0), n
     else:
         emitter = context.emitter({**env, axis_m: row, axis_n: column})
-        here = tir.address(context.buffers[target.port], emitter.index(target.index))
         stride = max(target.index.factor(axis_m) or 0, n)
-    found.append(_gemm(dtype.name, product, (m, n, k), left, right, here, stride))
+        out = context.buffers[target.port], emitter.index(target.index), stride
+    found.append(
+        gemm(
+            dtype,
+            (m, n, k),
+            (buffers[product.lhs.port], left, *_lead(product.lhs)),
+            (buffers[product.rhs.port], right, *_lead(product.rhs)),
+            out,
+        )
+    )
     if stage is None:
         return found
     inner_m, inner_n = Axis(m), Axis(n)
@@ -123,7 +132,7 @@ def _one(
         context = Context([*context.buffers, buffer], {})
     else:
         element = Load(dtype, target.port, target.index)
-    local = _with_result(stage, element)
+    local = with_result(stage, element)
     return found + _epilogue(local, context, env, (axis_m, row, inner_m), (axis_n, column, inner_n))
 
 
@@ -156,13 +165,7 @@ def _target(product: Product) -> tuple[Store | None, Stage | None]:
     """
     stage = product.epilogue
     axis_m, axis_n = stage.axes[-2:]
-    reads: set[int] = set()
-
-    def visit(scalar: Scalar) -> None:
-        if isinstance(scalar, Load):
-            reads.add(scalar.port)
-
-    walk(stage, visit)
+    reads = reads_of(stage)
     dtype = product.ports[product.lhs.port].dtype
     operands = {product.lhs.port, product.rhs.port}
     fit = [
@@ -181,7 +184,19 @@ def _target(product: Product) -> tuple[Store | None, Stage | None]:
     return fit[0], Stage(stage.axes, (), rest) if rest else None
 
 
-def _with_result(stage: Stage, element: Scalar) -> Stage:
+def reads_of(stage: Stage) -> set[int]:
+    """The ports that a stage reads."""
+    found: set[int] = set()
+
+    def visit(scalar: Scalar) -> None:
+        if isinstance(scalar, Load):
+            found.add(scalar.port)
+
+    walk(stage, visit)
+    return found
+
+
+def with_result(stage: Stage, element: Scalar) -> Stage:
     """The stage with the product's element in place of `Result(0)`."""
     done: dict[int, tuple[Scalar, Scalar]] = {}
 
@@ -199,7 +214,7 @@ def _with_result(stage: Stage, element: Scalar) -> Stage:
 
 
 def _start(
-    matrix: Matrix, batch: list[Expr], row: Expr | None, column: Expr | None, context: Context
+    matrix: Matrix, batch: list[Expr], row: Expr | None, column: Expr | None
 ) -> Expr:
     place = tir.number(0)
     for number, stride in zip(batch, matrix.batch, strict=True):
@@ -208,40 +223,40 @@ def _start(
         place = place + row * tir.number(matrix.row)
     if column is not None:
         place = place + column * tir.number(matrix.column)
-    return tir.address(context.buffers[matrix.port], place)
+    return place
 
 
-def _gemm(
-    dtype: str,
-    product: Product,
+Operand = tuple[Buffer, Expr, int, bool]  # from an element on; leading dimension; transposed
+
+
+def gemm(
+    dtype: DType,
     sizes: tuple[int, int, int],
-    left: Expr,
-    right: Expr,
-    out: Expr,
-    stride: int,
+    left: Operand,
+    right: Operand,
+    out: tuple[Buffer, Expr, int],
+    add: bool = False,
 ) -> Stmt:
+    """`out = left @ right`, or `+=`, for [m, k] and [k, n]; all in rows unless transposed."""
     m, n, k = sizes
-    one, zero = (tirx.const(x, "float32" if dtype == "f32" else "float64") for x in (1.0, 0.0))
-    a, b = _lead(product.lhs, k), _lead(product.rhs, product.sizes[1])
+    name = tir.stored(dtype)
     return tir.external(
-        _ROUTINE[dtype],
+        _ROUTINE[dtype.name],
         tir.number(_ROW_MAJOR),
-        tir.number(a[0]),
-        tir.number(b[0]),
+        tir.number(_TRANSPOSED if left[3] else _PLAIN),
+        tir.number(_TRANSPOSED if right[3] else _PLAIN),
         *(tir.number(x) for x in (m, n, k)),
-        one,
-        left,
-        tir.number(max(a[1], k if a[0] == _PLAIN else m)),
-        right,
-        tir.number(max(b[1], n if b[0] == _PLAIN else k)),
-        zero,
-        out,
-        tir.number(stride),
+        tirx.const(1.0, name),
+        tir.address(left[0], left[1]),
+        tir.number(max(left[2], m if left[3] else k)),
+        tir.address(right[0], right[1]),
+        tir.number(max(right[2], k if right[3] else n)),
+        tirx.const(1.0 if add else 0.0, name),
+        tir.address(out[0], out[1]),
+        tir.number(out[2]),
     )
 
 
-def _lead(matrix: Matrix, columns: int) -> tuple[int, int]:
-    """Whether the matrix is transposed in memory, and its leading dimension."""
-    if matrix.column == 1:
-        return _PLAIN, matrix.row
-    return _TRANSPOSED, matrix.column
+def _lead(matrix: Matrix) -> tuple[int, bool]:
+    """The leading dimension, and whether the matrix is transposed in memory."""
+    return (matrix.row, False) if matrix.column == 1 else (matrix.column, True)

@@ -102,6 +102,10 @@ def when(condition: Expr, body: Stmt) -> Stmt:
     return s.IfThenElse(condition, body, None)
 
 
+def either(condition: Expr, body: Stmt, other: Stmt) -> Stmt:
+    return s.IfThenElse(condition, body, other)
+
+
 def external(name: str, *arguments: Expr) -> Stmt:
     """A call of a C function for its effect."""
     return s.Evaluate(tirx.call_extern("int32", name, *arguments))

@@ -18,6 +18,7 @@ from weft.compiler.kernel import (
     Apply,
     Bits,
     Bound,
+    Convolution,
     Fold,
     Guard,
     Kernel,
@@ -217,6 +218,9 @@ class _Lowering:
                 return product
             rows, inner, value = self._dot(node)
         else:
+            convolution = self._images(node, outputs)
+            if convolution is not None:
+                return convolution
             rows, inner, value = self._conv(node)
         at = tuple(along(axis) for axis in rows)
         self.results[node] = Result(node.type.dtype, 0)
@@ -283,6 +287,50 @@ class _Lowering:
             self.value(rhs, tuple(right[i] for i in range(rhs.type.rank))),
         )
         return rows, inner, value
+
+    def _images(self, node: Node, outputs: Sequence[Node]) -> Convolution | None:
+        """For BLAS over unfolded images, where both operands are in memory.
+
+        A line is an image of height 1.
+        """
+        x, kernel = node.inputs
+        a = node.attributes
+        rank = len(a["strides"])
+        if node.type.dtype.kind != "float" or rank > 2:
+            return None
+        if not (x in self.plan.places and kernel in self.plan.places):
+            return None
+        if any(s > 1 and d > 1 for s, d in zip(a["strides"], a["lhs_dilation"], strict=True)):
+            return None
+        one = (1,) * (2 - rank)
+        self.results[node] = Result(node.type.dtype, 0)
+        shape = shape_of(node)
+        axes = _axes((*shape[:2], *one, *shape[2:]))
+        at = tuple(along(axis) for axis in axes)
+        within = (*at[:2], *at[4 - rank :])
+        stage = Stage(axes, (), tuple(self._store(o, within) for o in outputs))
+        views = []
+        for operand in (x, kernel):
+            view = self._view(operand)
+            zero = (0,) * (2 - rank)
+            views.append(
+                View(
+                    view.port,
+                    (*view.shape[:2], *one, *view.shape[2:]),
+                    (*view.strides[:2], *zero, *view.strides[2:]),
+                )
+            )
+        return Convolution(
+            tuple(self.ports),
+            *views,
+            strides=(*one, *a["strides"]),
+            padding=(*((0, 0),) * (2 - rank), *a["padding"]),
+            lhs_dilation=(*one, *a["lhs_dilation"]),
+            rhs_dilation=(*one, *a["rhs_dilation"]),
+            groups=a["groups"],
+            epilogue=stage,
+            nodes=self.group.nodes,
+        )
 
     def _conv(self, node: Node) -> tuple[tuple[Axis, ...], tuple[Axis, ...], Scalar]:
         """The definition of convolution, element by element."""
