@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from tvm import tirx
 
 from weft.backends.tvm import random, scalar, tir
-from weft.backends.tvm.tir import Buffer, Expr, Stmt
+from weft.backends.tvm.lines import Lines
+from weft.backends.tvm.tir import Buffer, Expr
 from weft.compiler.index import Atom, Axis, Datum, Floor, Index
 from weft.compiler.kernel import (
     Apply,
@@ -21,7 +22,6 @@ from weft.compiler.kernel import (
     Result,
     Scalar,
 )
-from weft.compiler.philox import stream_id
 from weft.compiler.types import I64
 
 
@@ -29,20 +29,15 @@ from weft.compiler.types import I64
 class Emitter:
     """Prints scalars at one place of a kernel: `axes` gives each axis its current value.
 
-    What it binds to names is collected in `bound`, to go before the statement that uses it.
+    The lines that it makes go before the statement that uses what it prints.
     """
 
     buffers: list[Buffer]
     axes: dict[Axis, Expr]
     results: Mapping[int, Expr] = field(default_factory=dict)
-    bound: list[Stmt] = field(default_factory=list)
-    _made: dict[int, tuple[Scalar, Expr]] = field(default_factory=dict)
-    _guarded: int = 0
-
-    def take(self) -> list[Stmt]:
-        """The bindings made since the last call."""
-        found, self.bound = self.bound, []
-        return found
+    lines: Lines = field(default_factory=Lines)
+    _made: dict[tuple[int, int], tuple[Scalar, Expr]] = field(default_factory=dict)
+    _guards: list[tuple[Guard, Expr]] = field(default_factory=list)
 
     def index(self, index: Index) -> Expr:
         total = None
@@ -72,53 +67,65 @@ class Emitter:
         return tirx.truncmod(inner, divisor)
 
     def _datum(self, atom: Datum) -> Expr:
-        position = scalar.apply("cast", [self.value(atom.scalar)], I64, [atom.scalar.dtype])
+        given = atom.scalar.dtype
+        position = scalar.apply(self.lines, "cast", [self.value(atom.scalar)], I64, [given])
         low, high = tirx.const(0, "int64"), tirx.const(atom.limit - 1, "int64")
-        return tirx.max(tirx.min(position, high), low).astype("int32")
+        return self.lines.let(tirx.Cast("int32", tirx.max(tirx.min(position, high), low)))
 
     def value(self, value: Scalar) -> Expr:
-        """The expression of a scalar, or the name that it is bound to."""
-        if id(value) in self._made:
-            return self._made[id(value)][1]
-        made = self._expression(value)
-        if self._guarded:
-            return made
-        if isinstance(value, (Apply, Guard, Bits, Load)):
-            made, binding = tir.bind(f"v{len(self._made)}", made)
-            self.bound.append(binding)
-        self._made[id(value)] = value, made
-        return made
+        """The expression of a scalar: a name, or a number."""
+        if (id(value), 0) in self._made:
+            return self._made[id(value), 0][1]
+        key = id(value), id(self._guards[-1][0]) if self._guards else 0
+        if key not in self._made:
+            self._made[key] = value, self._expression(value)
+        return self._made[key][1]
 
     def _expression(self, value: Scalar) -> Expr:
         match value:
             case Literal():
                 return scalar.literal(value.value, value.dtype)
             case Load():
-                return tir.load(self.buffers[value.port], self.index(value.index))
+                return self.lines.let(self._load(value), "x")
             case Position():
-                index = self.index(value.index).astype("int64")
-                return scalar.apply("cast", [index], value.dtype, [I64])
+                index = self.index(value.index)
+                if isinstance(index, tirx.IntImm):
+                    return scalar.literal(index.value, value.dtype)
+                index = tirx.Cast("int64", index)
+                return scalar.apply(self.lines, "cast", [index], value.dtype, [I64])
             case Apply():
                 parts = [self.value(part) for part in value.parts]
-                return scalar.apply(
-                    value.op, parts, value.dtype, [part.dtype for part in value.parts]
-                )
+                given = [part.dtype for part in value.parts]
+                return scalar.apply(self.lines, value.op, parts, value.dtype, given)
             case Guard():
-                inside = self.inside(value)
-                other = self.value(value.other)
-                self._guarded += 1
-                found = self.value(value.value)
-                self._guarded -= 1
-                return tirx.if_then_else(inside, found, other)
+                return self._guarded(value)
             case Bits():
-                words = [self.value(word) for word in value.key]
-                return random.word(*words, stream_id(value.stream), self.index(value.position))
+                *seed, step = (self.value(word) for word in value.key)
+                stream = random.stream(self.lines, seed, step, value.stream)
+                position = tirx.Cast("int64", self.index(value.position))
+                return random.word(self.lines, stream, position)
             case Result():
                 return self.results[value.number]
         raise AssertionError(value)
 
-    def inside(self, guard: Guard) -> Expr:
-        """Whether the guard's tests keep their bounds."""
+    def _load(self, value: Load) -> Expr:
+        found = tir.load(self.buffers[value.port], self.index(value.index))
+        for _, inside in reversed(self._guards):
+            found = tirx.if_then_else(inside, found, scalar.literal(0, value.dtype))
+        return found
+
+    def _guarded(self, guard: Guard) -> Expr:
+        """What is read inside of a guard is read only where its tests hold."""
+        inside, other = self.inside(guard), self.value(guard.other)
+        if inside is None:
+            return self.value(guard.value)
+        self._guards.append((guard, inside))
+        found = self.value(guard.value)
+        self._guards.pop()
+        return self.lines.let(tirx.Select(inside, found, other))
+
+    def inside(self, guard: Guard) -> Expr | None:
+        """Whether the guard's tests keep their bounds; None where they always do."""
         found = None
         for index, bound in zip(guard.tests, guard.bounds, strict=True):
             for test in self._tests(index, bound):

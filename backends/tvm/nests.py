@@ -18,6 +18,7 @@ from tvm import tirx
 
 from weft.backends.tvm import scalar, tir
 from weft.backends.tvm.emit import Emitter
+from weft.backends.tvm.lines import Lines
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
 from weft.compiler.kernel import (
@@ -158,7 +159,7 @@ def _stores(stage: Stage, context: Context, env: Env) -> list[Stmt]:
         tir.store(context.buffers[store.port], emitter.index(store.index), value)
         for store, value in zip(stage.stores, values, strict=True)
     ]
-    return [*emitter.take(), *stores]
+    return [*emitter.lines.statements, *stores]
 
 
 def _spread(axes: Sequence[Axis], env: Env, parallel: bool, body: Body) -> Stmt:
@@ -275,8 +276,10 @@ def _halve(fold: Fold, buffer: Buffer, lanes: int) -> list[Stmt]:
         lanes //= 2
 
         def onto(i: Expr, width: int = lanes) -> list[Stmt]:
+            lines = Lines()
             upper = tir.load(buffer, i + tir.number(width))
-            return [tir.store(buffer, i, join(fold, tir.load(buffer, i), upper))]
+            joined = join(lines, fold, tir.load(buffer, i), upper)
+            return [*lines.statements, tir.store(buffer, i, joined)]
 
         found.append(tir.loop(lanes, onto, "vectorized"))
     return found
@@ -297,10 +300,10 @@ def _fold_vector(
         emitter = context.emitter({**env, axis: at + number})
         stores = _values_to_stores(stage, context, emitter)
         updates = [
-            tir.store(a, number, join(f, tir.load(a, number), emitter.value(f.value)))
+            tir.store(a, number, join(emitter.lines, f, tir.load(a, number), emitter.value(f.value)))
             for f, a in zip(stage.folds, partial, strict=True)
         ]
-        return [*emitter.take(), *updates, *stores]
+        return [*emitter.lines.statements, *updates, *stores]
 
     return [tir.loop(size, lane, "vectorized", "lane")]
 
@@ -337,10 +340,10 @@ def _columns(nest: Nest, context: Context) -> list[Stmt]:
                     emitter = Emitter(inner.buffers, {**e, last: at + number}, results)
                     stores = _values_to_stores(s, inner, emitter)
                     updates = [
-                        tir.store(a, number, join(f, tir.load(a, number), emitter.value(f.value)))
+                        tir.store(a, number, join(emitter.lines, f, tir.load(a, number), emitter.value(f.value)))
                         for f, a in zip(s.folds, p, strict=True)
                     ]
-                    return [*emitter.take(), *updates, *stores]
+                    return [*emitter.lines.statements, *updates, *stores]
 
                 return [tir.loop(size, one, "vectorized", "lane")]
 
@@ -382,15 +385,18 @@ def _one_by_one(stage: Stage, context: Context, env: Env) -> list[Stmt]:
         for fold, best in zip(stage.folds, partial, strict=True):
             value = emitter.value(fold.value)
             if fold.place is None:
-                updates.append(tir.store(best, zero, join(fold, tir.load(best, zero), value)))
+                joined = join(emitter.lines, fold, tir.load(best, zero), value)
+                updates.append(tir.store(best, zero, joined))
                 continue
             place, here = emitter.value(fold.place), places[fold.number]
-            better = _beats(fold, value, tir.load(best, zero), place, tir.load(here, zero))
+            better = _beats(
+                emitter.lines, fold, value, tir.load(best, zero), place, tir.load(here, zero)
+            )
             updates.append(
                 tir.when(better, tir.sequence(tir.store(best, zero, value), tir.store(here, zero, place)))
             )
         stores = _values_to_stores(stage, context, emitter)
-        return [*emitter.take(), *updates, *stores]
+        return [*emitter.lines.statements, *updates, *stores]
 
     found = [*makes, _spread(stage.axes, env, False, body)]
     for fold, best in zip(stage.folds, partial, strict=True):
@@ -401,15 +407,22 @@ def _one_by_one(stage: Stage, context: Context, env: Env) -> list[Stmt]:
     return found
 
 
-def _beats(fold: Fold, value: Expr, best: Expr, place: Expr, best_place: Expr) -> Expr:
+def _beats(
+    lines: Lines, fold: Fold, value: Expr, best: Expr, place: Expr, best_place: Expr
+) -> Expr:
     """Whether a value is the new extreme: the first, larger, or the first that is no number."""
     none = tirx.const(0, "int64")
-    how = "greater" if fold.how == "arg_max" else "less"
-    larger = scalar.truth(scalar.apply(how, [value, best], BOOL, [fold.dtype] * 2))
+    best = lines.let(best)
+
+    def test(op: str, left: Expr, right: Expr) -> Expr:
+        made = scalar.apply(lines, op, [left, right], BOOL, [fold.dtype] * 2)
+        return scalar.condition(made)
+
+    better = test("greater" if fold.how == "arg_max" else "less", value, best)
     if fold.dtype.kind == "float":
-        odd = tirx.all(value != value, best.equal(best))
-        larger = tirx.any(larger, odd)
-    return tirx.all(place >= none, tirx.any(best_place < none, larger))
+        odd = tirx.all(test("not_equal", value, value), test("equal", best, best))
+        better = tirx.any(better, odd)
+    return tirx.all(place >= none, tirx.any(best_place < none, better))
 
 
 def _accumulators(folds: Sequence[Fold], lanes: int) -> tuple[list[Stmt], list[Buffer]]:
@@ -431,10 +444,10 @@ def _accumulators(folds: Sequence[Fold], lanes: int) -> tuple[list[Stmt], list[B
     return statements, buffers
 
 
-def join(fold: Fold, left: Expr, right: Expr) -> Expr:
+def join(lines: Lines, fold: Fold, left: Expr, right: Expr) -> Expr:
     """The fold's operation on two partial results."""
     op = _JOIN.get(fold.how, fold.how)
-    return scalar.apply(op, [left, right], fold.dtype, [fold.dtype] * 2)
+    return scalar.apply(lines, op, [left, right], fold.dtype, [fold.dtype] * 2)
 
 
 # -- one long fold --------------------------------------------------------------------------------
@@ -490,10 +503,13 @@ def _in_parts(nest: Nest, context: Context) -> list[Stmt]:
 
         def more(number: Expr) -> list[Stmt]:
             place = number * tir.number(rows) + _row_number(nest.rows, env)
-            return [
-                tir.store(t, zero, join(f, tir.load(t, zero), tir.load(b, place)))
+            lines = Lines()
+            joined = [
+                join(lines, f, tir.load(t, zero), tir.load(b, place))
                 for f, t, b in zip(first.folds, totals, kept, strict=True)
             ]
+            stores = [tir.store(t, zero, j) for t, j in zip(totals, joined, strict=True)]
+            return [*lines.statements, *stores]
 
         made = [*makes, tir.loop(count, more, name="part")]
         for fold, total in zip(first.folds, totals, strict=True):
