@@ -284,7 +284,8 @@ class Convolution:
 class Special:
     """An op with a kernel of its own: sorting, running sums, scattering.
 
-    `views` are its operands and its result.
+    `views` are its operands and its result. `scatter_add` finds its operand there: its views are
+    the indices, the updates and the result.
     """
 
     ports: tuple[Port, ...]

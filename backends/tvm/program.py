@@ -17,8 +17,9 @@ from weft.backends.tvm import tir
 from weft.backends.tvm.convolutions import print_convolution
 from weft.backends.tvm.nests import print_nest
 from weft.backends.tvm.products import print_product
+from weft.backends.tvm.special import print_special
 from weft.compiler.errors import RunError
-from weft.compiler.kernel import Convolution, Kernel, Nest, Product
+from weft.compiler.kernel import Convolution, Kernel, Nest, Product, Special
 from weft.compiler.kernel_text import text
 from weft.compiler.plan import Buffer, Plan
 
@@ -89,6 +90,8 @@ def _body(kernel: Kernel, buffers: list[Any]) -> Sequence[Any]:
             return print_product(kernel, buffers)
         case Convolution():
             return print_convolution(kernel, buffers)
+        case Special():
+            return print_special(kernel, buffers)
     node = kernel.nodes[0]
     raise RunError(f"the tvm backend has no rule for `{node.op.name}`", node.span)
 

@@ -91,8 +91,10 @@ class _Lowering:
                 return [self._nest((), [self._points(outputs)])]
             case "source":
                 return [self._nest((), [self._points(outputs)])]
+            case "indexing":
+                return self._scatter(outputs[0])
             case _:
-                return [self._special(node) for node in outputs]
+                return [self._special(node, node.inputs) for node in outputs]
 
     # -- kernels ----------------------------------------------------------------------------------
 
@@ -108,6 +110,16 @@ class _Lowering:
     def _store(self, node: Node, at: Indices) -> Store:
         port, index = self._address(self.plan.places[node], at)
         return Store(port, index, self.value(node, at))
+
+    def _copy(self, source: Node, target: Place) -> Nest:
+        """A value to another place."""
+        self.ports = []
+        self._made = {}
+        axes = _axes(shape_of(source))
+        at = tuple(along(axis) for axis in axes)
+        port, index = self._address(target, at)
+        store = Store(port, index, self.value(source, at))
+        return self._nest((), [Stage(axes, (), (store,))])
 
     def _reduction(self, outputs: Sequence[Node]) -> Nest:
         first = next(n for n in self.group.nodes if n.op.kind is Kind.REDUCTION)
@@ -181,13 +193,7 @@ class _Lowering:
             target = Place(place.buffer, layout)
             if not part.type.size or self._is_there(part, target):
                 continue
-            self.ports = []
-            self._made = {}
-            axes = _axes(shape)
-            at = tuple(along(a) for a in axes)
-            port, index = self._address(target, at)
-            value = self.value(part, at)
-            found.append(self._nest((), [Stage(axes, (), (Store(port, index, value),))]))
+            found.append(self._copy(part, target))
         return found
 
     def _is_there(self, part: Node, target: Place) -> bool:
@@ -199,9 +205,20 @@ class _Lowering:
             and place.layout.steps == target.layout.steps
         )
 
-    def _special(self, node: Node) -> Special:
-        views = [self._view(operand) for operand in (*node.inputs, node)]
+    def _special(self, node: Node, operands: Sequence[Node]) -> Special:
+        views = [self._view(operand) for operand in (*operands, node)]
         return Special(tuple(self.ports), node, tuple(views), self.group.nodes)
+
+    def _scatter(self, node: Node) -> list[Kernel]:
+        """The operand brought to where the result is, unless it is there, and updates onto it."""
+        found: list[Kernel] = []
+        x, *operands = node.inputs
+        if not self._is_there(x, self.plan.places[node]):
+            found.append(self._copy(x, self.plan.places[node]))
+            self.ports = []
+        if all(operand.type.size for operand in operands):
+            found.append(self._special(node, operands))
+        return found
 
     def _view(self, node: Node) -> View:
         place = self.plan.places[node]
