@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from weft.compiler.graph import Node
 from weft.compiler.index import Axis, Datum, Index
@@ -294,16 +293,34 @@ class Special:
     nodes: tuple[Node, ...]
 
 
+@dataclass(frozen=True)
+class Track:
+    """Where a value of a turn is: in turn `k`, `k * step` elements after the start of a port.
+
+    With a `period` it is `k mod period` steps. In the first or the last turn it may be at the
+    start of another port.
+    """
+
+    port: int
+    step: int = 0
+    period: int | None = None
+    first: int | None = None
+    last: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Turns:
-    """A loop: in turn `t` its kernels, over ports that move by `steps` elements a turn.
+    """A loop: its kernels in every turn.
 
-    `copies` bring carried values from the end of a turn to the start of the next.
+    They have ports of their own: into buffers of the body's plan. `tracks` says where those that
+    come from outside are; the body's own arena starts at the port `arena`.
     """
 
     ports: tuple[Port, ...]
     length: int
-    kernels: tuple[Any, ...]
+    arena: int
+    tracks: Mapping[Buffer, Track]
+    kernels: tuple[Kernel, ...]
     nodes: tuple[Node, ...]
 
 

@@ -24,6 +24,8 @@ from weft.compiler.kernel import (
     Scalar,
     Special,
     Stage,
+    Track,
+    Turns,
     View,
 )
 
@@ -73,6 +75,8 @@ class _Printer:
                 self.line(1, f"{kernel.node.op.name} {attributes}")
                 for number, view in enumerate(kernel.views):
                     self.view(f"view {number}", view)
+            case Turns():
+                self.turns(kernel)
         return "\n".join(self.lines) + "\n"
 
     def line(self, depth: int, words: str) -> None:
@@ -80,6 +84,20 @@ class _Printer:
 
     def view(self, name: str, view: View) -> None:
         self.line(1, f"{name} p{view.port} {list(view.shape)} steps {list(view.strides)}")
+
+    def turns(self, turns: Turns) -> None:
+        self.line(1, f"turns k < {turns.length}, memory p{turns.arena}")
+        for buffer, track in turns.tracks.items():
+            self.line(2, f"{buffer.name} at {_track(track)}")
+        names = {id(buffer): buffer.name for buffer in turns.tracks}
+        for kernel in turns.kernels:
+            ports = (
+                names.get(id(port.buffer), port.buffer.name) + f"[{port.offset}]" * (port.offset > 0)
+                for port in kernel.ports
+            )
+            self.line(2, f"call {', '.join(ports)}")
+            for words in text(kernel).splitlines():
+                self.line(3, words)
 
     def declare(self, axes: tuple[Axis, ...]) -> str:
         return ", ".join(f"{self.axis(axis)} < {axis.extent}" for axis in axes)
@@ -146,3 +164,11 @@ class _Printer:
             return f"at({self.scalar(atom.scalar)}, {atom.limit})"
         sign = "//" if isinstance(atom, Floor) else "%"
         return f"(({self.index(atom.index)}) {sign} {atom.divisor})"
+
+
+def _track(track: Track) -> str:
+    turn = "k" if track.period is None else f"(k % {track.period})"
+    words = f"p{track.port}" + (f" + {track.step}*{turn}" if track.step else "")
+    for when, port in (("first", track.first), ("last", track.last)):
+        words += "" if port is None else f", {when} p{port}"
+    return words.replace("+ -", "- ")

@@ -12,16 +12,23 @@ import numpy as np
 from weft.backends.arrays import aligned, checked_state
 from weft.backends.base import Arrays, Step
 from weft.backends.tvm import blas, native, target
-from weft.backends.tvm.program import ARENA, Program, build
+from weft.backends.tvm.program import ARENA, Program
 from weft.compiler.composites import bodies
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Node
 from weft.compiler.kernel_text import text
 from weft.compiler.ops import OPS
 from weft.compiler.passes.kernels import kernels
+from weft.compiler.passes.turn_kernels import loop_scratch
 from weft.compiler.passes.views import Layout
 from weft.compiler.plan import Abilities, Buffer, Plan
 from weft.compiler.types import static_shape
+
+
+
+def _scratch(node: Node) -> int:
+    return loop_scratch(node, _ABILITIES) if node.op.name == "scan" else 0
+
 
 _ABILITIES = Abilities(
     views=frozenset(
@@ -30,6 +37,7 @@ _ABILITIES = Abilities(
     strided=True,
     folded=frozenset({"constant"}),
     kernels=True,
+    scratch=_scratch,
 )
 
 
@@ -63,8 +71,10 @@ class _Bound:
         for buffer in plan.buffers:
             if buffer.kind == "state":
                 self.bases[buffer] = checked_state(buffer.name, plan, state)
-            elif buffer.kind == "constant":
-                self.bases[buffer] = _constant(buffer)
+        shown = (plan.places[node].buffer for node in plan.graph.outputs)
+        for used in (*slots, *shown):
+            if isinstance(used, Buffer) and used.kind == "constant" and used not in self.bases:
+                self.bases[used] = _constant(used)
         for buffer, array in self.bases.items():
             if buffer in slots:
                 self.table[slots[buffer]] = _place(array)
@@ -79,6 +89,7 @@ class _Bound:
             (name, node) for name, node in plan.graph.named_outputs.items() if name not in plan.bound
         ]
         self.plan = plan
+        self.states = plan.graph.named_inputs
 
     def step(self, inputs: Arrays) -> dict[str, np.ndarray]:
         table, held = self.table, dict(self.bases)
@@ -97,7 +108,10 @@ class _Bound:
             if buffer in self.slots:
                 table[self.slots[buffer]] = _place(array)
         self.run(self.pointer)
-        return {name: self._result(node, held) for name, node in self.outputs}
+        results = {name: self._result(node, held) for name, node in self.outputs}
+        for store, value in [(s, self._result(s.source, held)) for s in self.plan.stores]:
+            self.bases[self.plan.places[self.states[store.name]].buffer][...] = value
+        return results
 
     def _result(self, node: Node, held: dict[Buffer, np.ndarray]) -> Any:
         place = self.plan.places[node]
@@ -163,8 +177,8 @@ class TvmBackend:
                     hint="train with `precision = f32`",
                 )
         blas.load()
-        made = kernels(plan)
-        program = build(plan, made)
+        made = kernels(plan, self.abilities)
+        program = Program(made)
         module = native.compiled(program.module(), target.host())
         source = "\n".join(text(kernel) for kernel in made)
         return TvmExecutable(plan, program, module["step"], source)

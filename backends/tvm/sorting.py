@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from weft.backends.tvm import grids, mathematics, tir
-from weft.backends.tvm.lines import Lines
+from weft.backends.tvm import grids, tir
+from weft.backends.tvm.lines import Lines, is_nan, negated
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.kernel import Special, View
 from weft.compiler.types import DType
@@ -56,7 +56,7 @@ class _Row:
         if self.dtype.kind != "float":
             return better
         first, last = (a, b) if self.descending else (b, a)
-        odd = tirx.all(mathematics.is_nan(first), mathematics.negated(mathematics.is_nan(last)))
+        odd = tirx.all(is_nan(first), negated(is_nan(last)))
         return tirx.any(better, odd)
 
     def room(self, size: int) -> tuple[list[Stmt], _Room]:

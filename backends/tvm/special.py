@@ -9,7 +9,7 @@ from weft.backends.tvm import grids, scalar, tir
 from weft.backends.tvm.lines import Lines
 from weft.backends.tvm.sorting import print_sort, print_top_k
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
-from weft.compiler.kernel import Special
+from weft.compiler.kernel import Special, View
 from weft.compiler.types import BOOL, DType
 
 LANES = 32  # columns that are worked on together

@@ -39,8 +39,9 @@ from weft.compiler.kernel import (
 from weft.compiler.loops import turning
 from weft.compiler.ops import Kind
 from weft.compiler.passes.fuse import Group
+from weft.compiler.passes.turn_kernels import turn_kernels
 from weft.compiler.passes.views import Layout, contiguous
-from weft.compiler.plan import Place, Plan
+from weft.compiler.plan import Abilities, Place, Plan
 from weft.compiler.types import I64, DType, static_shape
 
 _REDUCERS = {
@@ -53,9 +54,15 @@ _REDUCERS = {
 }
 
 
-def kernels(plan: Plan) -> tuple[Kernel, ...]:
+def kernels(plan: Plan, abilities: Abilities) -> tuple[Kernel, ...]:
     """The plan's groups in order; those whose values need no work are left out."""
-    return tuple(kernel for group in plan.groups for kernel in _Lowering(plan, group).run())
+    found: list[Kernel] = []
+    for group in plan.groups:
+        if group.kind != "loop":
+            found += _Lowering(plan, group).run()
+        elif any(node.type.size for node in group.outputs):
+            found += turn_kernels(plan, group, abilities, lambda turn: kernels(turn, abilities))
+    return tuple(found)
 
 
 def shape_of(node: Node) -> tuple[int, ...]:
@@ -135,8 +142,8 @@ class _Lowering:
             if node.op.kind is Kind.REDUCTION:
                 folds.append(self._fold(node, len(folds), at))
         after = turning(self.results, self.group.outputs)
-        whole = [n for n in outputs if n not in after]
-        rest = [n for n in outputs if n in after]
+        whole = [n for n in outputs if n not in after and shape_of(n) == space]
+        rest = [n for n in outputs if n not in whole]
         stages = [Stage(inner, tuple(folds), tuple(self._store(n, at) for n in whole))]
         if rest:
             stages.append(Stage((), (), tuple(self._store(n, row_at) for n in rest)))

@@ -294,7 +294,9 @@ class _Planner:
             self.abilities.strided
             and (root.op.kind is Kind.ELEMENTWISE if self.abilities.kernels else
                  root.op.name in self.abilities.in_place)
-            and not any(user in self.views for user in self.graph.users[root])
+            and not any(
+                user in self.views or user.op.kind is Kind.LOOP for user in self.graph.users[root]
+            )
         )
 
     def _dies(self, operand: Node, node: Node) -> bool:
@@ -378,8 +380,11 @@ class _Planner:
             else:
                 slot.first, slot.last = 0, self.end
         scratch = {}
+        last = {id(self.home_group[n]): n for n in self.order if n.op.kind is Kind.LOOP}
         for node in self.order:
-            size = 0 if node in self.views else self.abilities.scratch(node)
+            if node in self.views or last.get(id(self.home_group[node]), node) is not node:
+                continue  # of a loop, the last result works for all
+            size = self.abilities.scratch(node)
             if size:
                 at = self.time[node]
                 slot = _Slot(f"w{at}", "scratch", _BYTE, size, [node], at, at)
