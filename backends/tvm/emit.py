@@ -22,6 +22,7 @@ from weft.compiler.kernel import (
     Result,
     Scalar,
 )
+from weft.compiler.philox import stream_id
 from weft.compiler.types import I64
 
 
@@ -86,7 +87,7 @@ class Emitter:
             case Literal():
                 return scalar.literal(value.value, value.dtype)
             case Load():
-                return self.lines.let(self._load(value), "x")
+                return self.lines.let(self._load(value))
             case Position():
                 index = self.index(value.index)
                 if isinstance(index, tirx.IntImm):
@@ -100,10 +101,9 @@ class Emitter:
             case Guard():
                 return self._guarded(value)
             case Bits():
-                *seed, step = (self.value(word) for word in value.key)
-                stream = random.stream(self.lines, seed, step, value.stream)
-                position = tirx.Cast("int64", self.index(value.position))
-                return random.word(self.lines, stream, position)
+                low, high, step = (self.value(word) for word in value.key)
+                position = self.index(value.position)
+                return random.word(self.lines, (low, high, step), stream_id(value.stream), position)
             case Result():
                 return self.results[value.number]
         raise AssertionError(value)
@@ -122,7 +122,7 @@ class Emitter:
         self._guards.append((guard, inside))
         found = self.value(guard.value)
         self._guards.pop()
-        return self.lines.let(tirx.Select(inside, found, other))
+        return self.lines.select(inside, found, other)
 
     def inside(self, guard: Guard) -> Expr | None:
         """Whether the guard's tests keep their bounds; None where they always do."""

@@ -60,8 +60,9 @@ class Context:
     buffers: list[Buffer]
     results: dict[int, Expr]
 
-    def emitter(self, env: Env) -> Emitter:
-        return Emitter(self.buffers, env, self.results)
+    def emitter(self, env: Env, lane: Expr | None = None, lanes: int = 1) -> Emitter:
+        """For a place in the code; in a vectorised loop, with its counter and length."""
+        return Emitter(self.buffers, env, self.results, Lines(lane, lanes))
 
 
 def print_nest(nest: Nest, buffers: list[Buffer]) -> list[Stmt]:
@@ -91,7 +92,7 @@ def points(
     """A stage without folds."""
     env = env or {}
     if not stage.axes:
-        return _stores(stage, context, env)
+        return _stores(stage, context.emitter(env))
     *outer, last = stage.axes
     size = prod(a.extent for a in stage.axes)
     parallel = parallel and work(stage) * size > PARALLEL_WORK
@@ -127,7 +128,8 @@ def _run(
 
     def body(at: Expr, size: int) -> list[Stmt]:
         def lane(number: Expr) -> list[Stmt]:
-            return _stores(stage, context, {**env, axis: at + number})
+            emitter = context.emitter({**env, axis: at + number}, number, size)
+            return _stores(stage, emitter)
 
         return [tir.loop(size, lane, "vectorized", "lane")]
 
@@ -151,12 +153,11 @@ def _in_vectors(
     return found
 
 
-def _stores(stage: Stage, context: Context, env: Env) -> list[Stmt]:
+def _stores(stage: Stage, emitter: Emitter) -> list[Stmt]:
     """All values first, for a store may overwrite what another value is made from."""
-    emitter = context.emitter(env)
     values = [emitter.value(store.value) for store in stage.stores]
     stores = [
-        tir.store(context.buffers[store.port], emitter.index(store.index), value)
+        tir.store(emitter.buffers[store.port], emitter.index(store.index), value)
         for store, value in zip(stage.stores, values, strict=True)
     ]
     return [*emitter.lines.statements, *stores]
@@ -218,7 +219,7 @@ def _rows(nest: Nest, context: Context, row: RowPrinter) -> list[Stmt]:
                     )
                 )
             else:
-                found += _stores(stage, inner, env)
+                found += _stores(stage, inner.emitter(env))
         return found
 
     return [_spread(nest.rows, {}, parallel, body)]
@@ -276,7 +277,7 @@ def _halve(fold: Fold, buffer: Buffer, lanes: int) -> list[Stmt]:
         lanes //= 2
 
         def onto(i: Expr, width: int = lanes) -> list[Stmt]:
-            lines = Lines()
+            lines = Lines(i, width)
             upper = tir.load(buffer, i + tir.number(width))
             joined = join(lines, fold, tir.load(buffer, i), upper)
             return [*lines.statements, tir.store(buffer, i, joined)]
@@ -297,7 +298,7 @@ def _fold_vector(
     """One vector of elements onto the partial results, and the stage's stores for them."""
 
     def lane(number: Expr) -> list[Stmt]:
-        emitter = context.emitter({**env, axis: at + number})
+        emitter = context.emitter({**env, axis: at + number}, number, size)
         stores = _values_to_stores(stage, context, emitter)
         updates = [
             tir.store(a, number, join(emitter.lines, f, tir.load(a, number), emitter.value(f.value)))
@@ -337,7 +338,8 @@ def _columns(nest: Nest, context: Context) -> list[Stmt]:
             def lane(e: Env, s: Stage = stage, p: Sequence[Buffer] = partial) -> list[Stmt]:
                 def one(number: Expr) -> list[Stmt]:
                     results = {k: tir.load(b, number) for k, b in held.items()}
-                    emitter = Emitter(inner.buffers, {**e, last: at + number}, results)
+                    lines = Lines(number, size)
+                    emitter = Emitter(inner.buffers, {**e, last: at + number}, results, lines)
                     stores = _values_to_stores(s, inner, emitter)
                     updates = [
                         tir.store(a, number, join(emitter.lines, f, tir.load(a, number), emitter.value(f.value)))
@@ -416,7 +418,7 @@ def _beats(
 
     def test(op: str, left: Expr, right: Expr) -> Expr:
         made = scalar.apply(lines, op, [left, right], BOOL, [fold.dtype] * 2)
-        return scalar.condition(made)
+        return scalar.truth(made)
 
     better = test("greater" if fold.how == "arg_max" else "less", value, best)
     if fold.dtype.kind == "float":
@@ -517,7 +519,7 @@ def _in_parts(nest: Nest, context: Context) -> list[Stmt]:
             made.append(binding)
             local.results[fold.number] = name
         for stage in nest.stages[1:]:
-            made += _stores(stage, local, env)
+            made += _stores(stage, local.emitter(env))
         return made
 
     found.append(_spread(nest.rows, {}, False, finish))

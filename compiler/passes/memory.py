@@ -239,14 +239,15 @@ class _Planner:
         """Whether the node may write over the old state that it is itself the last to read."""
         return self._may_overwrite(node) and all(
             self.root[i] is not target.old
-            or (_same(self.layout[i], target.layout) and self._reads_alike(reader, node))
+            or (_same(self.layout[i], target.layout) and self._reads_alike(reader, i, node))
             for reader, i in self._operands(node)
         )
 
     def _may_overwrite(self, node: Node) -> bool:
         """Whether a value may be written over an operand that has its layout."""
         if self.abilities.kernels:
-            return self.home_group[node].kind in ("elementwise", "contraction")
+            kind = self.home_group[node].kind
+            return kind in ("elementwise", "contraction") or node.op.name == "scatter_add"
         return node.op.name in self.abilities.in_place
 
     def _operands(self, node: Node) -> list[tuple[Node, Node]]:
@@ -262,11 +263,13 @@ class _Planner:
             if operand not in group.members or operand in self.views
         ]
 
-    def _reads_alike(self, reader: Node, node: Node) -> bool:
+    def _reads_alike(self, reader: Node, operand: Node, node: Node) -> bool:
         """Whether the reader takes of its operand no element but the one that is written."""
-        return not self.abilities.kernels or (
-            reader.op.kind is Kind.ELEMENTWISE and reader.type.shape == node.type.shape
-        )
+        if not self.abilities.kernels:
+            return True
+        if reader.op.name == "scatter_add":
+            return operand is reader.inputs[0] and operand not in reader.inputs[1:]
+        return reader.op.kind is Kind.ELEMENTWISE and reader.type.shape == node.type.shape
 
     def _aim_part(self, operand: Node, part: Layout, target: _Target) -> None:
         root = self.root[operand]
@@ -282,7 +285,7 @@ class _Planner:
         for reader, operand in self._operands(node):
             if (
                 operand not in self.home
-                and self._reads_alike(reader, node)
+                and self._reads_alike(reader, operand, node)
                 and self._dies(operand, node)
                 and (target.layout.is_contiguous or self._may_be_strided(operand))
                 and self._aim(operand, target)
@@ -292,8 +295,11 @@ class _Planner:
     def _may_be_strided(self, root: Node) -> bool:
         return (
             self.abilities.strided
-            and (root.op.kind is Kind.ELEMENTWISE if self.abilities.kernels else
-                 root.op.name in self.abilities.in_place)
+            and (
+                root.op.kind is Kind.ELEMENTWISE
+                if self.abilities.kernels
+                else root.op.name in self.abilities.in_place
+            )
             and not any(
                 user in self.views or user.op.kind is Kind.LOOP for user in self.graph.users[root]
             )
@@ -306,7 +312,7 @@ class _Planner:
             and operand.type == node.type
             and not self._needed(operand, self.time[node])
             and all(
-                i is operand and self._reads_alike(reader, node)
+                i is operand and self._reads_alike(reader, i, node)
                 for reader, i in self._operands(node)
                 if self.root[i] is operand
             )
@@ -327,7 +333,7 @@ class _Planner:
         now = self.time[node]
         for reader, operand in self._operands(node):
             root = self.root[operand]
-            if not self._reads_alike(reader, node):
+            if not self._reads_alike(reader, operand, node):
                 continue
             slot, layout = self.home[root]
             if (
@@ -339,7 +345,10 @@ class _Planner:
                 and all(not self._needed(other, now) for other in slot.nodes)
                 and all(
                     self.home[self.root[i]][0] is not slot
-                    or (_same(self.place(i), self.layout[node]) and self._reads_alike(other, node))
+                    or (
+                        _same(self.place(i), self.layout[node])
+                        and self._reads_alike(other, i, node)
+                    )
                     for other, i in self._operands(node)
                 )
             ):
