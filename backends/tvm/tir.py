@@ -58,7 +58,8 @@ def memory(name: str, dtype: str, size: int, data: Expr) -> tuple[Buffer, Stmt]:
 def local(name: str, dtype: str, size: int, scope: str = "local") -> tuple[Buffer, Stmt]:
     """Scratch memory, and the statement that makes it: registers, or `global` for the heap."""
     buffer = tirx.decl_buffer((size,), dtype, name=name, scope=scope)
-    return buffer, s.AllocBuffer(buffer)
+    on_stack = scope == "local"  # where LLVM makes registers of it
+    return buffer, s.AllocBuffer(buffer, {"disable_lower_builtin": number(1)} if on_stack else None)
 
 
 def load(buffer: Buffer, index: Expr) -> Expr:

@@ -38,7 +38,6 @@ from weft.compiler.types import (
 
 tvm = pytest.importorskip("tvm", reason="the tvm backend needs apache-tvm (extra `tvm`)")
 
-from tvm import tirx  # noqa: E402
 
 from weft.backends.tvm import native, random, scalar, target, tir  # noqa: E402
 from weft.backends.tvm.lines import Lines  # noqa: E402
@@ -68,7 +67,7 @@ class Functions:
 
         def lane(i: Any, j: Any) -> list[Any]:
             place = i * LANES + j
-            lines, outs = Lines(), buffers[len(given) :]
+            lines, outs = Lines(j, LANES), buffers[len(given) :]
             values = f(lines, *(tir.load(buffer, place) for buffer in buffers[: len(given)]))
             stores = [tir.store(o, place, v) for o, v in zip(outs, values, strict=True)]
             return [*lines.statements, *stores]
@@ -76,9 +75,8 @@ class Functions:
         body = tir.loop(
             count, lambda i: tir.loop(LANES, lambda j: lane(i, j), "vectorized", "j"), name="i"
         )
-        function = tirx.PrimFunc([*pointers, count], tir.sequence([d for _, d in memory], body))
-        attributes = {"global_symbol": name, "tirx.noalias": True}
-        self._bodies[name] = function.with_attr(attributes)
+        function = tir.function([*pointers, count], [*(d for _, d in memory), body])
+        self._bodies[name] = function.with_attr("global_symbol", name)
 
     @property
     def names(self) -> tuple[str, ...]:
