@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from weft.compiler.collector import no_cycles
 from weft.compiler.errors import Diagnostic, Span
 from weft.compiler.graph import Graph, Node
 from weft.compiler.loops import Loop, loops_of
@@ -91,6 +92,7 @@ class Report:
     warnings: tuple[Diagnostic, ...] = ()
 
 
+@no_cycles()
 def analyse(experiment: Experiment, program: Program, step: Plan) -> Report:
     """The costs of a program; `step` is the plan of its training step for a full batch."""
     forward = lower(program.predict, Target(sizes={"batch": 1}))

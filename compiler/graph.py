@@ -111,11 +111,13 @@ def make(op: str, *inputs: Node, span: Span | None = None, **attributes: Any) ->
     row = OPS[op]
     if row.arity is not None and len(inputs) != row.arity:
         raise TypeError(f"{op} takes {row.arity} operands, got {len(inputs)}")
-    if attributes.keys() != set(row.attributes):
-        raise TypeError(f"{op} has attributes {row.attributes}, got {tuple(attributes)}")
-    type = row.infer(*(i.type for i in inputs), **attributes)
-    frozen = MappingProxyType({k: attributes[k] for k in row.attributes}) if attributes else None
-    return Node(row, inputs, frozen or _NO_ATTRIBUTES, type, span)
+    if tuple(attributes) != row.attributes:
+        if attributes.keys() != set(row.attributes):
+            raise TypeError(f"{op} has attributes {row.attributes}, got {tuple(attributes)}")
+        attributes = {k: attributes[k] for k in row.attributes}
+    type = row.infer(*[i.type for i in inputs], **attributes)
+    frozen = MappingProxyType(attributes) if attributes else _NO_ATTRIBUTES
+    return Node(row, inputs, frozen, type, span)
 
 
 def full(type: TensorType, value: Number, span: Span | None = None) -> Node:
@@ -251,9 +253,11 @@ Replace = Callable[[Node, tuple[Node, ...]], Node | None]
 def rebuild(node: Node, inputs: tuple[Node, ...], attributes: Attributes | None = None) -> Node:
     """The node with other operands (and attributes); the same node where nothing changed."""
     if attributes is None:
-        if all(a is b for a, b in zip(node.inputs, inputs, strict=True)):
+        if inputs == node.inputs:  # nodes are equal where they are the same
             return node
         attributes = node.attributes
+        if [i.type for i in inputs] == [i.type for i in node.inputs]:
+            return Node(node.op, inputs, attributes, node.type, node.span)
     return make(node.op.name, *inputs, span=node.span, **attributes)
 
 

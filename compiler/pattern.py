@@ -30,6 +30,8 @@ COMMUTATIVE = frozenset(
 )
 ELEMENTWISE = tuple(op.name for op in OPS.values() if op.kind is Kind.ELEMENTWISE)
 
+_OF_NUMBERS = frozenset({"constant", "broadcast_in_dim"})  # what `number_of` looks through
+
 # Rewrites of one sweep, per node of the graph: far above what a terminating table needs.
 _REWRITES = 50
 _SWEEPS = 32
@@ -135,20 +137,34 @@ class Rules:
         return Rules(*self.rows, *other.rows)
 
     @cached_property
-    def by_op(self) -> Mapping[str, tuple[tuple[Matcher, Rule], ...]]:
-        """For each op the compiled patterns to try, in the table's order."""
-        table: dict[str, list[tuple[Matcher, Rule]]] = {}
+    def by_op(self) -> Mapping[str, tuple[tuple[Pattern, Matcher, Rule], ...]]:
+        """For each op the patterns to try, compiled, in the table's order."""
+        table: dict[str, list[tuple[Pattern, Matcher, Rule]]] = {}
         for rule in self.rows:
             if not rule.pattern.ops:
                 raise InternalError(f"pattern {rule.pattern} must begin with an op")
-            matchers = [_compile(variant) for variant in _variants(rule.pattern)]
+            rows = [(variant, _compile(variant), rule) for variant in _variants(rule.pattern)]
             for name in rule.pattern.ops:
-                table.setdefault(name, []).extend((matcher, rule) for matcher in matchers)
+                table.setdefault(name, []).extend(rows)
         return {name: tuple(rows) for name, rows in table.items()}
+
+    @cached_property
+    def _by_ops(self) -> dict[tuple[str, ...], tuple[tuple[Matcher, Rule], ...]]:
+        """Those of `by_op` that the ops of a node's operands allow, filled in as nodes come."""
+        return {}
+
+    def _candidates(self, node: Node) -> tuple[tuple[Matcher, Rule], ...]:
+        ops = (node.op.name, *[operand.op.name for operand in node.inputs])
+        found = self._by_ops.get(ops)
+        if found is None:
+            rows = self.by_op.get(node.op.name, ())
+            found = tuple((m, rule) for pattern, m, rule in rows if _allows(pattern, ops[1:]))
+            self._by_ops[ops] = found
+        return found
 
     def apply(self, node: Node, uses: Uses) -> tuple[Node, Rule] | None:
         """What the first matching rule puts in the node's place, placed where the node is."""
-        for matcher, rule in self.by_op.get(node.op.name, ()):
+        for matcher, rule in self._candidates(node):
             found: Captures = {}
             if not matcher(node, found, uses):
                 continue
@@ -245,6 +261,16 @@ def _variants(pattern: Pattern) -> list[Pattern]:
     if len(pattern.operands) == 2 and set(pattern.ops) <= COMMUTATIVE:
         orders += [replace(p, operands=(p.operands or ())[::-1]) for p in orders]
     return orders
+
+
+def _allows(pattern: Pattern, operands: tuple[str, ...]) -> bool:
+    """Whether a node with operands of these ops could match."""
+    if pattern.operands is None:
+        return True
+    return len(operands) == len(pattern.operands) and all(
+        (not wanted.ops or op in wanted.ops) and (wanted.number is None or op in _OF_NUMBERS)
+        for wanted, op in zip(pattern.operands, operands, strict=True)
+    )
 
 
 def _compile(pattern: Pattern) -> Matcher:

@@ -1,7 +1,7 @@
 """The pipeline on one page: which passes run, in which order, from a graph to a memory plan.
 
     Experiment --training.build--> Program: its graphs, typed, with a symbolic batch
-    graph --bind, pack, decompose, optimise--> primitives of known sizes over arenas
+    graph --share, bind, pack, decompose, optimise--> primitives of known sizes over arenas
           --fuse--> groups --plan--> places and an order --backend--> code
 
 Every pass is a pure function; the graph is verified before the first and after each that changed
@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from weft.compiler.collector import no_cycles
 from weft.compiler.errors import CompileError, InternalError, did_you_mean, one_of
-from weft.compiler.graph import Graph
+from weft.compiler.graph import Graph, Node
 from weft.compiler.loops import with_bodies
 from weft.compiler.passes.bind import bind
 from weft.compiler.passes.cleanup import cse
@@ -64,6 +65,7 @@ def optimise(graph: Graph) -> Graph:
 
 
 PASSES: tuple[Pass, ...] = (
+    Pass("share", lambda g, t: cse(g), "one node for all that are equal"),
     Pass("bind", lambda g, t: bind(g, t.sizes), "numbers for symbolic sizes"),
     Pass("pack", lambda g, t: pack(g, t.arenas), "state as slices of arenas"),
     Pass("decompose", lambda g, t: inline_calls(g, t.composites), "composites opened"),
@@ -72,6 +74,7 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
+@no_cycles()
 def lower(graph: Graph, target: Target, stop_after: str | None = None) -> Graph:
     """The graph in the backend's ops; or as it is after the pass `stop_after`."""
     names = [p.name for p in PASSES]
@@ -81,24 +84,26 @@ def lower(graph: Graph, target: Target, stop_after: str | None = None) -> Graph:
             expected=one_of(names),
             hint=did_you_mean(stop_after, names),
         )
-    _checked(graph, "the front end")
+    sound: set[Node] = set()
+    _checked(graph, "the front end", sound)
     for step in PASSES:
         after = step.run(graph, target)
         if after is not graph:
-            _checked(after, f"the pass `{step.name}`")
+            _checked(after, f"the pass `{step.name}`", sound)
         graph = after
         if step.name == stop_after:
             break
     return graph
 
 
-def _checked(graph: Graph, origin: str) -> None:
+def _checked(graph: Graph, origin: str, sound: set[Node]) -> None:
     try:
-        verify(graph)
+        verify(graph, sound)
     except InternalError as error:
         raise InternalError(f"{origin} made a graph that is wrong: {error}") from error
 
 
+@no_cycles()
 def compile_plan(graph: Graph, target: Target) -> Plan:
     """The whole way down: lower, fuse, plan."""
     lowered = lower(graph, target)

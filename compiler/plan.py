@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 from weft.compiler.graph import Graph, Node
 from weft.compiler.passes.fuse import Group
@@ -113,9 +114,12 @@ class Plan:
         if not mine:
             return ()
 
-        def live(time: int) -> list[Buffer]:
-            return [b for b in mine if b.first <= time <= b.last]
-
-        times = sorted({b.first for b in mine})
-        best = max(times, key=lambda t: (sum(b.bytes for b in live(t)), -t))
-        return tuple(sorted(live(best), key=lambda b: (-b.bytes, b.name)))
+        change: dict[int, int] = {}  # bytes that come into use at a time, less those that go
+        for buffer in mine:
+            change[buffer.first] = change.get(buffer.first, 0) + buffer.bytes
+            change[buffer.last + 1] = change.get(buffer.last + 1, 0) - buffer.bytes
+        times = sorted(change)
+        in_use = list(accumulate(change[time] for time in times))
+        best = times[in_use.index(max(in_use))]
+        live = [b for b in mine if b.first <= best <= b.last]
+        return tuple(sorted(live, key=lambda b: (-b.bytes, b.name)))

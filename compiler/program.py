@@ -45,7 +45,8 @@ class Exchange:
 
     `sent` is an output of the update's graph, `received` an input, by the kind:
     `together`: a tensor of each parameter -> all of them as one vector of `PARAMETERS` elements;
-    `gradient`: a point for each parameter -> the gradient of the objective by this one, there.
+    `gradient`: a point for each parameter -> the gradient of the objective by this one, there;
+    `hessian`: a direction for each parameter -> this one's part of the Hessian times all of them.
     """
 
     kind: str
@@ -130,16 +131,26 @@ class Field:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A `data` block: where examples come from, what prepares them, how they are split."""
+    """A `data` block: where examples come from, what prepares them, how they are split.
+
+    `source` is None where the columns come from outside; the split then has numbers of examples.
+    `classes` has the names of the classes of those columns that hold class numbers.
+    """
 
     name: str
-    source: str
+    source: str | None
     arguments: tuple[Any, ...]
     options: Mapping[str, Any]
     fields: tuple[Field, ...]
     prepare: Graph  # columns, with a leading axis `batch`, to fields
     split: Mapping[str, float | int]
     span: Span | None = None
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> dict[str, TensorType]:
+        """What `prepare` reads: the types of one example."""
+        return {n.name: n.type.with_shape(n.type.shape[1:]) for n in self.prepare.inputs}
 
 
 @dataclass(frozen=True)

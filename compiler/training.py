@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from weft.compiler import builder as b
+from weft.compiler.collector import no_cycles
 from weft.compiler.composites import bodies
 from weft.compiler.gradient import differentiate
 from weft.compiler.graph import Graph, Node, locate, substitute, topological
@@ -27,6 +28,7 @@ SEED, STEP, COUNT = "seed", "step", "metrics.count"
 BATCH = symbol("batch")
 
 
+@no_cycles()
 def build(experiment: Experiment, keep: frozenset[str] = frozenset()) -> Program:
     """All graphs of an experiment.
 
@@ -80,6 +82,10 @@ def _graph(name: str, inputs: Sequence[Node], outputs: Mapping[str, Node]) -> Gr
     return Graph(name, tuple(inputs), tuple(outputs.values()), tuple(outputs))
 
 
+_Directions = tuple[str, tuple[str, ...]]  # an objective, and parameters that it moves
+_Bend = tuple[dict[str, Node], list[Node]]  # a direction by parameter, and the Hessian times it
+
+
 @dataclass
 class _Step:
     """The step being built: new values of states, and the substitutions for later objectives."""
@@ -89,6 +95,7 @@ class _Step:
     values: dict[str, Node] = field(default_factory=dict)
     groups: list[tuple[str, ...]] = field(default_factory=list)
     later: dict[Node, Node] = field(default_factory=dict)
+    bends: dict[_Directions, _Bend] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.states = dict(self.forward.states)
@@ -221,6 +228,34 @@ class _Step:
             for move in asking:
                 received = move.update.exchanges[place].received
                 move.values[received] = move.values[f"gradient {place}"]
+        bending = [m for m in moves if m.update.exchanges[place].kind == "hessian"]
+        for optimizer in dict.fromkeys(m.optimizer for m in bending):
+            group = [m for m in bending if m.optimizer is optimizer]
+            along: dict[str, Node] = {}
+            for move in group:
+                found = move.unpack(move.result(move.update.exchanges[place].sent))
+                along |= zip(move.names, found, strict=True)
+            products = self._hessian_times(objective, raw, along)
+            for move in group:
+                received = move.update.exchanges[place].received
+                move.values[received] = move.pack([products[n] for n in move.names])
+
+    def _hessian_times(
+        self, objective: Objective, raw: Mapping[str, Node], along: Mapping[str, Node]
+    ) -> dict[str, Node]:
+        """The Hessian by the parameters of `along`, times it: the gradient of its slope there."""
+        names = tuple(along)
+        if (objective.name, names) not in self.bends:
+            places = {n: b.input_(f"along/{n}", along[n].type) for n in names}
+            slope = b.zeros(objective.loss.type)
+            for name, place in places.items():
+                part = b.reduce_sum(raw[name] * place)
+                slope = slope + b.cast(part, slope.type.dtype)
+            bend = differentiate(slope, [objective.before[n] for n in names])
+            self.bends[objective.name, names] = places, bend
+        places, bend = self.bends[objective.name, names]
+        known = {places[n]: direction for n, direction in along.items()}
+        return dict(zip(names, substitute(bend, {**self.later, **known}), strict=True))
 
     def _finish(self, move: Move) -> None:
         self.values |= zip(move.names, move.unpack(move.result("theta")), strict=True)

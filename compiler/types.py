@@ -231,7 +231,7 @@ def bind_dim(dim: Dim, sizes: Mapping[str, Dim]) -> Dim:
 def _bind_atom(atom: Atom, sizes: Mapping[str, Dim]) -> Dim:
     if isinstance(atom, FloorDiv):
         return bind_dim(atom.dividend, sizes) // atom.divisor
-    return sizes.get(atom, symbol(atom))
+    return sizes[atom] if atom in sizes else symbol(atom)
 
 
 Shape = tuple[Dim, ...]

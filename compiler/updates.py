@@ -32,7 +32,7 @@ def flattened(update: Update, size: int) -> Update | None:
     """
     graph = inline_calls(update.graph, frozenset())
     theta = graph.named_inputs["theta"]
-    received = {e.received for e in update.exchanges if e.kind == "gradient"}
+    received = {e.received for e in update.exchanges if e.kind != "together"}
     per_element = {"theta", "grad"} | received
     per_element |= {n for n in update.initial if graph.named_inputs[n].type == theta.type}
     shared = update.initial.keys() - per_element

@@ -108,7 +108,7 @@ class Prepare:
             graph = self.fields.prepare
             outputs = {n: node for n, node in graph.named_outputs.items() if n in self.names}
             self._steps[size] = compiled(graph.with_outputs(outputs), self.backend, {"batch": size})
-        return self._steps[size](columns)
+        return self._steps[size]({**columns, **self.fields.fitted})
 
 
 def _window(batch: int, types: list[tuple[tuple[int, ...], np.dtype]]) -> int:

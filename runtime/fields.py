@@ -6,7 +6,7 @@ memory-mapped   columns stay on disk; each batch is prepared when it comes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,9 +17,13 @@ from weft.compiler.evaluate import evaluate
 from weft.compiler.graph import Graph, Node, topological
 from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.program import DataSpec, Field
+from weft.compiler.statistics import split
+from weft.compiler.types import symbol
 from weft.runtime.data.batches import gather
 from weft.runtime.data.columns import Array, Columns
+from weft.runtime.data.splits import Part
 from weft.runtime.data.tables import is_number
+from weft.runtime.fitted import fit
 from weft.runtime.permutation import Indices
 
 CHUNK = 8192  # rows prepared at once
@@ -29,16 +33,25 @@ CHUNK = 8192  # rows prepared at once
 class Fields:
     """The prepared fields of a data set, by row.
 
-    Raises CompileError, at the field, for a label outside its classes.
+    What they take from all examples is that of the part `train`, or `known` from an earlier time;
+    `fitted` has it by the names of the inputs of `prepare`. Raises CompileError, at the field, for
+    a label outside its classes.
     """
 
     spec: DataSpec
     columns: Columns
+    train: Part
+    known: Mapping[str, Array] | None = None
     prepare: Graph = field(init=False)
+    fitted: Mapping[str, Array] = field(init=False)
 
     def __post_init__(self) -> None:
-        opened = inline_calls(self.spec.prepare, frozenset())
-        object.__setattr__(self, "prepare", opened)
+        found = split(inline_calls(self.spec.prepare, frozenset()), symbol("batch"))
+        object.__setattr__(self, "prepare", found.prepare)
+        known = self.known or {}
+        if not known.keys() >= set(found.names):
+            known = fit(found, self._trained, self.train.size)
+        object.__setattr__(self, "fitted", known)
         self._check_labels()
 
     @property
@@ -81,10 +94,18 @@ class Fields:
 
     def raw(self, rows: Indices) -> dict[str, Array]:
         """The columns of these rows that `prepare` reads."""
-        wanted = {
-            node.name for node in topological(self.prepare.outputs) if node.op.name == "input"
-        }
-        return gather({n: a for n, a in self.columns.arrays.items() if n in wanted}, rows)
+        wanted = {n.name: n for n in topological(self.prepare.outputs) if n.op.name == "input"}
+        found = gather({n: a for n, a in self.columns.arrays.items() if n in wanted}, rows)
+        return {n: _typed(a, wanted[n]) for n, a in found.items()}
+
+    def _trained(self, inputs: Iterable[Node]) -> Iterator[tuple[dict[str, Array], int]]:
+        """These columns of the examples that train, some rows at a time, in the data's order."""
+        wanted = list(inputs)
+        rows = np.sort(self.train.rows())
+        for start in range(0, len(rows), CHUNK):
+            some = rows[start : start + CHUNK]
+            read = gather({n.name: self.columns.arrays[n.name] for n in wanted}, some)
+            yield {n.name: _typed(read[n.name], n) for n in wanted}, len(some)
 
     def _chunks(self, graph: Graph) -> Iterator[tuple[slice, dict[str, Array]]]:
         """The graph's outputs over all rows, some rows at a time; only what it reads is read."""
@@ -93,8 +114,13 @@ class Fields:
         used = Graph(graph.name, inputs, graph.outputs, graph.output_names)
         for start in range(0, self.size, CHUNK):
             rows = slice(start, min(start + CHUNK, self.size))
-            read = {n.name: np.asarray(self.columns.arrays[n.name][rows]) for n in inputs}
+            read = {n.name: self._value(n, rows) for n in inputs}
             yield rows, evaluate(used, read, {"batch": rows.stop - rows.start})
+
+    def _value(self, node: Node, rows: slice) -> Array:
+        if node.name in self.fitted:
+            return self.fitted[node.name]
+        return _typed(self.columns.arrays[node.name][rows], node)
 
     def _check_labels(self) -> None:
         labels = {f.name: f for f in self.spec.fields if f.classes is not None}
@@ -106,21 +132,27 @@ class Fields:
                 _check_label(labels[name], values, rows.start)
 
 
+def _typed(values: Array, column: Node) -> Array:
+    """The values in the column's type; a file from outside may hold them in another."""
+    return np.asarray(values).astype(column.type.dtype.numpy, copy=False)
+
+
 def _check_label(label: Field, values: Array, start: int) -> None:
     if label.classes is None:
         raise InternalError(f"`{label.name}` is no label")
-    wrong = np.flatnonzero((values < 0) | (values >= label.classes))
+    wrong = np.argwhere((values < 0) | (values >= label.classes))
     if not wrong.size:
         return
-    row = int(wrong[0])
+    row, *place = (int(i) for i in wrong[0])
+    value = values[(row, *place)]
     hint = None
-    if int(values[row]) == label.classes:
+    if int(value) == label.classes:
         hint = f"count classes from 0, or declare it as `class[{label.classes + 1}]`"
     raise CompileError(
         f"a label of `{label.name}` is out of range",
         label.span,
         expected=f"whole numbers from 0 to {label.classes - 1}",
-        found=f"{values[row]} in row {start + row} (rows count from 0)",
+        found=f"{value}{f' at {place}' if place else ''} in row {start + row} (rows count from 0)",
         hint=hint,
     )
 

@@ -4,6 +4,7 @@ runs/digits_mlp-001/
   spec.weft          the spec as run, imports and settings resolved
   spec.json          its hash, settings and overrides; written last, it marks a run
   environment.json   versions, platform, threads
+  fitted.npz         what fields of the data take from all examples that train, if they do
   metrics.jsonl      what each epoch measured: one JSON object a line
   timings.jsonl      how long each took: the only file that two equal runs differ in
   result.json        how it ended; only there once it has
@@ -16,14 +17,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
 import re
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from weft.compiler.errors import RunError
 from weft.runtime.files import write_atomically
@@ -31,7 +36,7 @@ from weft.runtime.metrics_log import MetricsLog
 
 _SPEC, _MARK, _ENVIRONMENT, _METRICS = "spec.weft", "spec.json", "environment.json", "metrics.jsonl"
 _CHECKPOINTS, _IMPORTS, _LOCK = "checkpoints", "imports", ".lock"
-_TIMINGS, _RESULT = "timings.jsonl", "result.json"
+_TIMINGS, _RESULT, _FITTED = "timings.jsonl", "result.json", "fitted.npz"
 _PACKAGES = ("weft", "numpy", "lark", "networkx", "onnx", "safetensors")
 
 
@@ -111,17 +116,22 @@ class RunFolder:
         overrides: Mapping[str, Any],
         environment: Mapping[str, Any],
         imports: Mapping[str, str] | None = None,
+        fitted: Mapping[str, np.ndarray] | None = None,
         **more: Any,
     ) -> None:
         """Records what is run and where. From here on the folder can be opened.
 
-        `imports` are the texts of imported files by the names that `spec` has for them, `more` is
-        added to the record.
+        `imports` are the texts of imported files by the names that `spec` has for them, `fitted`
+        are statistics of the data, `more` is added to the record.
         """
         (self.path / _CHECKPOINTS).mkdir(exist_ok=True)
         for name, text in (imports or {}).items():
             (self.path / name).parent.mkdir(exist_ok=True)
             write_atomically(self.path / name, text.encode())
+        if fitted:
+            stream = io.BytesIO()
+            np.savez(stream, allow_pickle=False, **fitted)
+            write_atomically(self.path / _FITTED, stream.getvalue())
         write_atomically(self.path / _SPEC, spec.encode())
         write_atomically(self.path / _ENVIRONMENT, _json(environment))
         known = {"hash": spec_hash, "settings": dict(settings), "overrides": dict(overrides)}
@@ -137,6 +147,18 @@ class RunFolder:
         """What `end` recorded; None for a run that has not ended."""
         path = self.path / _RESULT
         return _read_json(path) if path.is_file() else None
+
+    @property
+    def fitted(self) -> dict[str, np.ndarray]:
+        """The statistics of the data that `begin` was given."""
+        path = self.path / _FITTED
+        if not path.is_file():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return dict(stored)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise RunError(f"`{path}` cannot be read", found=str(error)) from error
 
     @property
     def timings(self) -> MetricsLog:

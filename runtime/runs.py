@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -13,6 +13,7 @@ from weft.backends.base import Backend
 from weft.compiler.errors import RunError
 from weft.frontends.dsl.parser import read_source
 from weft.runtime.checkpoint import Checkpoint, checkpoint_path, latest, load
+from weft.runtime.data.outside import Given
 from weft.runtime.digest import data_digest
 from weft.runtime.ledger import Ledger
 from weft.runtime.loading import Loaded, assemble
@@ -37,6 +38,7 @@ def run(
 
     Raises RunError: see `Experiment.train`.
     """
+    _ = loaded.columns  # before there is a folder: without examples there is no run
     if resume and out is None:
         raise RunError("which run is to go on?", expected="its folder, as `out`")
     if checkpoint_every is not None and checkpoint_every < 1:
@@ -61,7 +63,7 @@ def run(
 
 def _begin(folder: RunFolder, loaded: Loaded, backend: Backend) -> None:
     standing = resolved(loaded.source, loaded.base)
-    assert loaded.experiment.data is not None  # else `loaded.data` has raised
+    assert loaded.experiment.data is not None  # else `loaded.columns` has raised
     folder.begin(
         standing.text,
         loaded.fingerprint,
@@ -69,17 +71,23 @@ def _begin(folder: RunFolder, loaded: Loaded, backend: Backend) -> None:
         _plain(loaded.overrides),
         here(backend),
         standing.imports,
+        loaded.fields.fitted,
         name=loaded.experiment.name,
         base=_from(folder.path, loaded.opener.base),
         backend=backend.name,
         data=record(loaded.experiment.data.name, loaded.data),
-        digest=data_digest(loaded.data.columns),
+        digest=data_digest(loaded.columns),
+        outside={
+            name: _from(folder.path, Path(given))
+            for name, given in loaded.opener.outside.items()
+            if not isinstance(given, Mapping)
+        },
     )
 
 
 def _require_same(folder: RunFolder, loaded: Loaded) -> None:
     folder.require_spec(loaded.fingerprint)
-    if folder.record.get("digest") != data_digest(loaded.data.columns):
+    if folder.record.get("digest") != data_digest(loaded.columns):
         raise RunError(
             f"the data have changed since the run at `{folder.path}` began",
             expected="the same data, so that the run ends as if it had never stopped",
@@ -88,7 +96,7 @@ def _require_same(folder: RunFolder, loaded: Loaded) -> None:
 
 
 def _from(folder: Path, base: Path) -> str:
-    """The path from the run's folder to the spec's, so that both can move together."""
+    """The path from the run's folder to another place, so that both can move together."""
     try:
         return Path(os.path.relpath(base.resolve(), folder.resolve())).as_posix()
     except ValueError:  # on another drive
@@ -113,19 +121,22 @@ def _plain(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return dict(overrides)
 
 
-def reopen(folder: RunFolder) -> Loaded:
+def reopen(folder: RunFolder, outside: Mapping[str, Given] | None = None) -> Loaded:
     """The spec of a run, from its folder alone; its data are opened where they are needed.
+
+    `outside` says where data without a source are now, if not where they were.
 
     Raises RunError for a spec that was edited there and means something else now: the parameters
     are not its own.
     """
     record = folder.record
+    were = {name: folder.path / path for name, path in record.get("outside", {}).items()}
     loaded = assemble(
         read_source(folder.spec_path),
         folder.path,
         record.get("overrides", {}),
         Recorded(record.get("data", {})),
-        Opener(folder.path / record.get("base", ".")),
+        Opener(folder.path / record.get("base", "."), {**were, **(outside or {})}),
         record.get("name"),
     )
     edited = folder.edited
@@ -136,7 +147,7 @@ def reopen(folder: RunFolder) -> Loaded:
             found=f"`{loaded.fingerprint}`",
             hint="put it back as it was; to try a change, train a spec of your own anew",
         )
-    return loaded
+    return replace(loaded, fitted=folder.fitted)
 
 
 def kept(folder: RunFolder) -> tuple[Checkpoint, Ledger]:

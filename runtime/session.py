@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from weft.backends.base import Backend, Step
+from weft.compiler.collector import no_cycles
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Graph
 from weft.compiler.passes.pack import Arena, layout, views
 from weft.compiler.philox import seed_words
 from weft.compiler.pipeline import Target, compile_plan
 from weft.compiler.plan import Plan
-from weft.compiler.program import Program
+from weft.compiler.program import Program, State
 from weft.compiler.training import build
 from weft.compiler.types import static_shape
 from weft.runtime.loading import Loaded
@@ -28,7 +30,7 @@ ALIGNMENT = 64
 
 @dataclass(eq=False)
 class Session:
-    """The state of one run, and the compiled graphs over it; each is compiled when first needed.
+    """The state of one run, and the compiled graphs over it; all is made when first needed.
 
     Steps don't silence floating-point warnings: callers run them inside `np.errstate`, as `run`
     does.
@@ -36,20 +38,28 @@ class Session:
 
     program: Program
     backend: Backend
-    arenas: tuple[Arena, ...] = ()
-    state: dict[str, np.ndarray] = field(default_factory=dict)  # arenas and single tensors
     _steps: dict[tuple[str, int], Step] = field(default_factory=dict)
     _plans: dict[tuple[str, int], Plan] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.arenas = arenas_of(self.program)
+    @cached_property
+    def arenas(self) -> tuple[Arena, ...]:
+        """How the state lies in memory, but for single tensors."""
+        return arenas_of(self.program)
+
+    @cached_property
+    def _singles(self) -> tuple[State, ...]:
+        """The states that lie in no arena."""
         inside = {m.name for arena in self.arenas for m in arena.members}
-        for arena in self.arenas:
-            self.state[arena.name] = aligned_zeros((arena.size,), arena.dtype.numpy)
-        for state in self.program.states.values():
-            if state.name not in inside:
-                shape = static_shape(state.type.shape)
-                self.state[state.name] = aligned_zeros(shape, state.type.dtype.numpy)
+        return tuple(s for s in self.program.states.values() if s.name not in inside)
+
+    @cached_property
+    def state(self) -> dict[str, np.ndarray]:
+        """The arrays of arenas and single tensors, by name. A plan alone needs none of them."""
+        found = {a.name: aligned_zeros((a.size,), a.dtype.numpy) for a in self.arenas}
+        for state in self._singles:
+            shape = static_shape(state.type.shape)
+            found[state.name] = aligned_zeros(shape, state.type.dtype.numpy)
+        return found
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -110,12 +120,13 @@ class Session:
     def target(self, name: str, batch: int) -> Target:
         """What the graph is lowered for: this batch size, this layout of state, this backend."""
         is_init = name == "init"
+        held = [*(a.name for a in self.arenas), *(s.name for s in self._singles)]
         return Target(
             sizes={"batch": batch},
             arenas=() if is_init else self.arenas,
             composites=self.backend.composites,
             abilities=self.backend.abilities,
-            bound=frozenset() if is_init else frozenset(self.state),
+            bound=frozenset() if is_init else frozenset(held),
         )
 
     def plan(self, name: str, batch: int = 1) -> Plan:
@@ -129,8 +140,9 @@ class Session:
         """The compiled graph for a batch size, bound to the state."""
         key = name, batch
         if key not in self._steps:
-            executable = self.backend.compile(self.plan(name, batch))
-            self._steps[key] = executable.bind(self.state, quiet=True)
+            with no_cycles():
+                executable = self.backend.compile(self.plan(name, batch))
+                self._steps[key] = executable.bind(self.state, quiet=True)
         return self._steps[key]
 
     def fields(self, name: str) -> frozenset[str]:

@@ -73,6 +73,7 @@ class Printer:
         self._lines: list[_Line] = []
         self._names: dict[Any, str] = {}
         self._taken = {*_WORDS, *self.space, *reserved}
+        self._counts: dict[str, int] = {}  # names made of each hint
         self._functional = {*self.space}  # names that stand for one thing everywhere
         self.clashes: set[str] = set()
         if outer is not None:
@@ -208,9 +209,10 @@ class Printer:
         return name
 
     def _fresh(self, hint: str) -> str:
-        name, count = hint, 0
+        name, count = hint, self._counts.get(hint, 0)
         while name in self._taken or keyword.iskeyword(name):
             name, count = f"{hint}_{count}", count + 1
+        self._counts[hint] = count
         self._taken.add(name)
         return name
 

@@ -48,14 +48,16 @@ def export_predict(
     program: Program,
     tensors: Mapping[str, np.ndarray],
     *,
+    constants: Mapping[str, np.ndarray] | None = None,
     opset: int = OPSET,
     metadata: Mapping[str, str] | None = None,
 ) -> ModelProto:
     """The trained model: what `predict` computes, for a batch of any size.
 
     `tensors` has the program's states by name; those that `predict` reads become initialisers of
-    that name, and a parameter's average takes the parameter's. Inputs are the fields that the
-    model reads; where it reads none and draws its own numbers, the size of the `batch`.
+    that name, and a parameter's average takes the parameter's. `constants` has the values of other
+    inputs that are to be stored. The rest, the fields that the model reads, are its inputs; where
+    it reads none and draws its own numbers, the size of the `batch` is.
     """
     graph, stored = program.predict, {}
     values: dict[Node, Node] = {}
@@ -65,6 +67,8 @@ def export_predict(
             name = owner if owner and owner not in graph.named_inputs else node.name
             values[node] = input_(name, node.type)
             stored[name] = tensors[node.name]
+        elif constants is not None and node.name in constants:
+            stored[node.name] = constants[node.name]
     inputs = tuple(values.setdefault(node, node) for node in graph.inputs)
     outputs = tuple(substitute(graph.outputs, values))
     named = Graph(graph.name, inputs, outputs, graph.output_names)

@@ -74,6 +74,7 @@ class _Draft:
     nodes: list[Node] = field(default_factory=list)
     before: int = 0  # everything that this draft needs, transitively
     apart: int = 0  # what it reads through movement: never the same kernel
+    read: bool = False  # whether another draft needs it
 
 
 class _Partition:
@@ -171,15 +172,26 @@ class _Partition:
         a.nodes += b.nodes
         a.bits |= b.bits
         a.apart |= b.apart
-        self._need(a, (), a.before | b.before)
+        a.read |= b.read
+        a.before = (a.before | b.before) & ~a.bits
+        self._hand_on(a)
         return a
 
-    def _need(self, draft: _Draft, needs: Iterable[_Draft], more: int = 0) -> None:
+    def _need(self, draft: _Draft, needs: Iterable[_Draft]) -> None:
         """Let `draft` come after `needs`, and everything after it too."""
+        more = 0
         for need in needs:
+            need.read = True
             more |= need.bits | need.before
-        draft.before = (draft.before | more) & ~draft.bits
-        for other in self.drafts:
+        more &= ~(draft.before | draft.bits)
+        if not more:
+            return
+        draft.before |= more
+        self._hand_on(draft)
+
+    def _hand_on(self, draft: _Draft) -> None:
+        """What comes after a draft comes after all that the draft needs."""
+        for other in self.drafts if draft.read else ():
             if other.before & draft.bits:
                 other.before |= draft.before | draft.bits
 

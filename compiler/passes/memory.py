@@ -453,29 +453,27 @@ def _parts(concat: Node) -> list[Layout]:
 
 def _pack(slots: Sequence[_Slot]) -> int:
     """Give offsets to slots, big ones first, into the tightest gap; return the arena's size."""
-    sizes = {slot: slot.bytes for slot in slots}
-    times = np.zeros((2, len(slots)), np.int64)  # first and last step of each placed slot
-    spans = np.zeros((2, len(slots)), np.int64)  # its offset and aligned end
-    total = 0
-    ordered = sorted(slots, key=lambda s: (-sizes[s], s.first, s.name))
-    for i, slot in enumerate(ordered):
-        size = sizes[slot]
-        meets = (times[0, :i] <= slot.last) & (times[1, :i] >= slot.first)
-        rivals = spans[:, :i][:, meets]
-        rivals = rivals[:, np.argsort(rivals[0], kind="stable")]
-        best, waste, end = -1, 0, 0
-        for offset, stop in rivals.T.tolist():
-            gap = offset - end
-            if gap >= size and (best < 0 or gap < waste):
-                best, waste = end, gap
-            end = max(end, stop)
-        slot.offset = best if best >= 0 else end
+    ordered = sorted(slots, key=lambda s: (-s.bytes, s.first, s.name))
+    # Of each slot that has a place, by offset: first and last step, offset, aligned end.
+    placed = np.zeros((4, len(slots)), np.int64)
+    count = total = 0
+    for slot in ordered:
+        size = slot.bytes
+        first, last, offsets, ends = placed[:, :count]
+        meets = np.flatnonzero((first <= slot.last) & (last >= slot.first))
+        rivals = offsets[meets]
+        free = np.zeros(len(meets) + 1, np.int64)  # where the space before each rival begins
+        np.maximum.accumulate(ends[meets], out=free[1:])
+        gaps = rivals - free[:-1]
+        fits = np.flatnonzero(gaps >= size)
+        slot.offset = int(free[fits[gaps[fits].argmin()]] if fits.size else free[-1])
         total = max(total, slot.offset + size)
         if not size:
-            times[:, i] = 1, 0  # takes no place, so it meets nothing
-            continue
-        times[:, i] = slot.first, slot.last
-        spans[:, i] = slot.offset, _aligned(slot.offset + size)
+            continue  # takes no place, so it meets nothing
+        place = int(np.searchsorted(offsets, slot.offset, side="right"))
+        placed[:, place + 1 : count + 1] = placed[:, place:count]
+        placed[:, place] = slot.first, slot.last, slot.offset, _aligned(slot.offset + size)
+        count += 1
     return _aligned(total)
 
 

@@ -6,7 +6,7 @@ that have the right shape and strides and are never read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -46,7 +46,7 @@ class Layout:
         return not any(self.steps)
 
     def shifted(self, by: int) -> Layout:
-        return replace(self, offset=self.offset + by)
+        return Layout(self.offset + by, self.shape, self.strides) if by else self
 
     def like(self, node: Node) -> Layout:
         """The same run of elements in the node's shape; only for contiguous layouts."""

@@ -38,17 +38,22 @@ def _move(
     small: Tensor, wide: Tensor, what: str, span: Span, shown: tuple[Tensor, Tensor]
 ) -> Tensor:
     """`small` transposed and broadcast to the shape of `wide`."""
+    if small.axes == wide.axes and small.type.shape == wide.type.shape:
+        return small
     names, known = _unique(wide.axes), _unique(small.axes)
     targets: list[int] = []
     for i, label in enumerate(known):
         named = small.rank < wide.rank and label is not None and label in names
         targets.append(names.index(label) if named else wide.rank - small.rank + i)
-    left, right = shape_text(shown[0]), shape_text(shown[1])
+
+    def operands() -> str:
+        return f"{shape_text(shown[0])} and {shape_text(shown[1])}"
+
     if len(set(targets)) < len(targets):
         raise CompileError(
             f"{what}: two axes meet one axis of the other operand",
             span,
-            found=f"{left} and {right}",
+            found=operands(),
             hint="name the axes in the signature, or say where they go with `reshape`",
         )
 
@@ -63,7 +68,7 @@ def _move(
                 f"{what}: axes {sides(f'`{mine.name}`', f'`{theirs.name}`')} meet",
                 span,
                 expected="the same name on one position",
-                found=f"{left} and {right}",
+                found=operands(),
                 hint="transpose one of them, or rename the axis in its signature",
             )
         if small.type.shape[i] != wide.type.shape[target]:
@@ -71,7 +76,7 @@ def _move(
                 f"{what}: sizes {sides(small.type.shape[i], wide.type.shape[target])} don't match",
                 span,
                 expected="equal sizes on aligned axes; nothing stretches by itself",
-                found=f"{left} and {right}",
+                found=operands(),
                 hint=_stretch_hint(small.type.shape[i], wide.type.shape[target]),
             )
     order = sorted(range(small.rank), key=lambda i: targets[i])

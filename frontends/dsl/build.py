@@ -155,7 +155,7 @@ class Builder(ExpressionBuilder):
 
     def field(self, parts: list[Part]) -> s.FieldDecl:
         (of_type,) = nodes(parts, s.TypeExpr)
-        value = self.expression(parts[-1])
+        value = self.expression(parts[-1]) if texts(parts[-2:-1]) == ["="] else None
         return s.FieldDecl(self.token(parts[0]).text, of_type, value, span=self.span(parts))
 
     def train(self, parts: list[Part]) -> s.TrainDecl:

@@ -91,7 +91,6 @@ def call_builtin(
     scope: Scope | None = None,
 ) -> Value:
     site = Site(interpreter, span, function.name, tuple(given), scope)
-    signature = _signature(function.call)
     positional = [g.value for g in given if g.name is None]
     named = {g.name: g.value for g in given if g.name is not None}
     known = [p.lstrip("*").rstrip("=") for p in function.parameters]
@@ -100,7 +99,7 @@ def call_builtin(
         if g.name is not None and g.name not in known and not free:
             raise unknown_argument(function.name, g.name, known, g.key_span)
     try:
-        signature.bind(site, *positional, **named)
+        function.signature.bind(site, *positional, **named)
     except TypeError:
         raise _wrong_count(function, given, span) from None
     try:
@@ -139,10 +138,6 @@ def _shown(parameter: str) -> str:
     if parameter.startswith("*"):
         return f"...{parameter[1:]}"
     return f"{parameter[:-1]} = ..." if parameter.endswith("=") else parameter
-
-
-def _signature(call: Callable[..., Value]) -> inspect.Signature:
-    return inspect.signature(call)
 
 
 # -- elementwise ----------------------------------------------------------------------------------
@@ -636,10 +631,24 @@ def _integers(site: Site, value: Value, what: str) -> Tensor:
     return tensor
 
 
-def _take(site: Site, x: Value, indices: Value) -> Value:
-    """Rows of `x` by position: `out[i..., r...] = x[indices[i...], r...]`."""
+def _take(site: Site, x: Value, indices: Value, shared: Value = 0) -> Value:
+    """Rows of `x` by position: `out[b..., i..., r...] = x[b..., indices[b..., i...], r...]`.
+
+    The first `shared` axes are b; without them every index sees all of `x`.
+    """
     tensor, places = site.tensor(x), _integers(site, indices, "indices")
-    return Tensor(b.gather(tensor.node, places.node), (*places.axes, *tensor.axes[1:]))
+    count = site.whole(shared, "`shared`")
+    lead = tensor.type.shape[:count]
+    if tensor.rank <= count or places.type.shape[:count] != lead:
+        raise site.wrong_value(
+            indices,
+            f"takes from `x` and `indices` that share their first {count} axes",
+            expected=f"indices that begin with the sizes {list(lead)}",
+            found=f"{shape_text(places)} for {shape_text(tensor)}",
+        )
+    _one_name(site, tensor, places, count)
+    node = b.gather(tensor.node, places.node, count)
+    return Tensor(node, (*places.axes, *tensor.axes[count + 1 :]))
 
 
 def _pick(site: Site, x: Value, indices: Value) -> Value:
@@ -653,13 +662,18 @@ def _pick(site: Site, x: Value, indices: Value) -> Value:
             found=f"{shape_text(places)} for {shape_text(tensor)}",
             hint="drop an axis of size 1 with an index: `y[..., 0]`",
         )
-    for a, c in zip(tensor.axes, places.axes, strict=False):
+    _one_name(site, tensor, places, places.rank)
+    return Tensor(b.gather(tensor.node, places.node, places.rank), tensor.axes[:-1])
+
+
+def _one_name(site: Site, x: Tensor, indices: Tensor, count: int) -> None:
+    """Refuse two names for one of the first `count` axes."""
+    for a, c in zip(x.axes[:count], indices.axes[:count], strict=True):
         if a is not None and c is not None and a is not c:
             raise site.wrong(
                 f"axis `{a.name}` meets axis `{c.name}`",
-                found=f"{shape_text(tensor)} and {shape_text(places)}",
+                found=f"{shape_text(x)} and {shape_text(indices)}",
             )
-    return Tensor(b.gather(tensor.node, places.node, places.rank), tensor.axes[:-1])
 
 
 def _one_hot(site: Site, labels: Value, classes: Value = None) -> Value:

@@ -29,7 +29,7 @@ def wrap(
     formal = {name: b.input_(name, t.type) for name, t in tensors.items()}
     for name, tensor in tensors.items():
         scope.values[name] = Tensor(formal[name], tensor.axes, tensor.classes)
-    updates = dict(interpreter.updates)
+    before, interpreter.updates = interpreter.updates, {}
     try:
         result = interpreter.body(function.decl.body, scope)
     except Misfit as error:
@@ -37,8 +37,10 @@ def wrap(
         if isinstance(error.value, Tensor) and error.value.node in known:
             error.about(known[error.value.node])
         raise
+    finally:
+        changed, interpreter.updates = interpreter.updates, before
+        before.update(changed)
     actual = {formal[name]: tensor.node for name, tensor in tensors.items()}
-    changed = [k for k, v in interpreter.updates.items() if updates.get(k) is not v]
     clause = function.decl.gradient if isinstance(function.decl, s.FnDecl) else None
     if clause is not None and tensors and not isinstance(result, Tensor):
         raise CompileError(

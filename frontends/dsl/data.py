@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from weft.compiler import builder as b
-from weft.compiler.errors import CompileError, Note, RunError, Span, did_you_mean, one_of
+from weft.compiler.errors import (
+    CompileError,
+    Diagnostic,
+    Note,
+    RunError,
+    Span,
+    did_you_mean,
+    one_of,
+)
 from weft.compiler.graph import Graph, Node
 from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.program import DataSpec, Field
+from weft.compiler.statistics import mixing
 from weft.compiler.types import DTYPES, I64, Dim, SymDim, TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.diagnostics import UnknownName, and_list
@@ -36,14 +45,24 @@ RESERVED = (SEED, STEP, "batch", *SPLITS)
 
 @dataclass(frozen=True)
 class Opened:
-    """What a source turned out to hold: the type of one example's columns, examples by split."""
+    """What a source turned out to hold: the type of one example's columns, examples by split.
+
+    `classes` has the names of the classes of those columns that hold class numbers.
+    """
 
     columns: Mapping[str, TensorType]
     examples: Mapping[str, int]
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class DataProvider(Protocol):
     """Opens sources: the runtime's part, given to the front end so that it can check."""
+
+    def given(
+        self, data: str, columns: Mapping[str, TensorType], split_: Mapping[str, int]
+    ) -> Opened:
+        """The columns of data without a source, checked where they are given from outside."""
+        ...
 
     def open(
         self,
@@ -71,20 +90,21 @@ def elaborate_data(
         if setting.key in settings:
             raise CompileError(f"`{setting.key}` is set twice", setting.key_span)
         settings[setting.key] = setting
-    if "source" not in settings:
-        raise CompileError(
-            f"`{decl.name}` has no source",
-            decl.name_span,
-            expected='a line such as `source = embedded("digits")`',
-        )
     scope = Scope(module)
     split = _split(interpreter, settings.get("split"), scope)
-    source, arguments, options = _source(interpreter, settings["source"], scope)
+    source: str | None = None
+    arguments: tuple[Any, ...] = ()
+    options: dict[str, Any] = {}
     try:
-        opened = provider.open(decl.name, source, arguments, options, split)
+        if "source" in settings:
+            source, arguments, options = _source(interpreter, settings["source"], scope)
+            opened = provider.open(decl.name, source, arguments, options, split)
+        else:
+            counts = _counts(decl, settings.get("split"), split)
+            opened = provider.given(decl.name, _outside(interpreter, decl, scope), counts)
     except RunError as error:
         d = error.diagnostic
-        place = _argument(settings["source"].value, d.message)
+        place = _argument(settings["source"].value, d.message) if source else _asked(decl, d)
         if "split" in settings and ("split" in d.message or "the part" in d.message):
             place = settings["split"].value.span
         raise CompileError(
@@ -94,6 +114,7 @@ def elaborate_data(
         name: b.input_(name, TensorType(t.dtype, (interpreter.registry.batch_size, *t.shape)))
         for name, t in opened.columns.items()
     }
+    labels = {name: len(names) for name, names in opened.classes.items()}
     fields, outputs = [], {}
     for declared in decl.fields:
         if declared.name in outputs or declared.name in RESERVED:
@@ -105,7 +126,7 @@ def elaborate_data(
                 declared.name_span,
                 hint=None if twice else f"in `train`, it stands for {_meaning(declared.name)}",
             )
-        field, node = _field(interpreter, module, declared, columns)
+        field, node = _field(interpreter, module, declared, columns, labels, source is None)
         fields.append(field)
         outputs[field.name] = node
     if not fields:
@@ -118,7 +139,17 @@ def elaborate_data(
             found=f"a source with the columns {and_list(columns)}",
         )
     prepare = Graph("prepare", tuple(columns.values()), tuple(outputs.values()), tuple(outputs))
-    spec = DataSpec(decl.name, source, arguments, options, tuple(fields), prepare, split, decl.span)
+    spec = DataSpec(
+        decl.name,
+        source,
+        arguments,
+        options,
+        tuple(fields),
+        prepare,
+        split,
+        decl.span,
+        opened.classes,
+    )
     return Dataset(decl.name, spec, opened.examples)
 
 
@@ -161,6 +192,54 @@ def _source_argument(
                 hint=f'write `{source}("{word.identifier}")`',
             )
     return interpreter.evaluate(word, scope)
+
+
+def _counts(
+    decl: s.DataDecl, setting: s.Setting | None, split: Mapping[str, float | int]
+) -> dict[str, int]:
+    """The split of data without a source, whose size nothing else tells."""
+    if setting is None:
+        raise CompileError(
+            f"`{decl.name}` has no source",
+            decl.name_span,
+            expected='a line such as `source = embedded("digits")`; or, for arrays from outside, '
+            "numbers of examples: `split = { train: 50000, valid: 10000 }`",
+        )
+    counts: dict[str, int] = {}
+    entries = setting.value.entries if isinstance(setting.value, s.Record) else ()
+    for entry in entries:
+        count = split[entry.name]
+        if not isinstance(count, int):
+            place = entry.value.span
+            raise CompileError(
+                f"`{entry.name}` is a share of a number that is not known: "
+                f"`{decl.name}` has no source",
+                place,
+                expected="a number of examples, such as `50000`",
+                found=f"`{place.source.text[place.start : place.end]}`",
+            )
+        counts[entry.name] = count
+    return counts
+
+
+def _outside(interpreter: Interpreter, decl: s.DataDecl, scope: Scope) -> dict[str, TensorType]:
+    """The columns of data without a source: the fields that state no expression."""
+    types = {f.name: _field_type(interpreter, f, scope)[0] for f in decl.fields if f.value is None}
+    if not types:
+        raise CompileError(
+            f"`{decl.name}` has no source, and no field that comes from outside",
+            decl.name_span,
+            expected="a field without an expression, such as `x: f32[64]`",
+        )
+    return types
+
+
+def _asked(decl: s.DataDecl, fault: Diagnostic) -> Span:
+    """The field without an expression that a message names; else the name of the data."""
+    for declared in decl.fields:
+        if declared.value is None and f"array `{declared.name}`" in fault.message:
+            return declared.span
+    return decl.name_span
 
 
 def _argument(call: s.Expression, message: str) -> Span:
@@ -225,83 +304,93 @@ def _split(
 
 
 def _field(
-    interpreter: Interpreter, module: Module, declared: s.FieldDecl, columns: Mapping[str, Node]
+    interpreter: Interpreter,
+    module: Module,
+    declared: s.FieldDecl,
+    columns: Mapping[str, Node],
+    labels: Mapping[str, int],
+    outside: bool,
 ) -> tuple[Field, Node]:
     registry = interpreter.registry
     scope = Scope(module)
     for name, node in columns.items():
         axes: tuple[Label | None, ...] = (registry.batch_label, *(None,) * (node.type.rank - 1))
-        scope.values[name] = Tensor(node, axes)
+        scope.values[name] = Tensor(node, axes, labels.get(name))
+    expression = declared.expression
+    lacking = "nothing from outside is" if outside else "the source has no column"
     try:
-        value = interpreter.evaluate(declared.value, scope)
+        value = interpreter.evaluate(expression, scope)
     except UnknownName as error:
         raise CompileError(
-            f"the source has no column `{error.name}`",
+            f"{lacking} `{error.name}`",
             error.diagnostic.span,
             expected=one_of(columns),
-            hint=did_you_mean(error.name, columns),
+            hint=did_you_mean(error.name, columns)
+            or ("what comes from outside is a field without an expression" if outside else None),
         ) from None
-    tensor = interpreter.tensor(value, registry.float_type, declared.value.span)
-    base = declared.type.base
-    dims = [_static_dim(interpreter, d, scope) for d in declared.type.dims or ()]
-    classes: int | None = None
-    if base == "class":
-        if len(dims) != 1:
-            raise CompileError(
-                "a class label says how many classes there are",
-                declared.type.span,
-                expected="such as `class[10]`",
-            )
-        classes, dims, dtype = dims[0], [], I64
-        if tensor.type.dtype.kind == "float":
-            raise CompileError(
-                f"`{declared.name}` is a class label, which is a whole number",
-                declared.value.span,
-                found=shape_text(tensor),
-                hint="convert it with `int(...)`, or declare the field as `f32`",
-            )
-    elif base in ("float", "f32"):
-        dtype = registry.float_type
-    elif base in DTYPES:
-        dtype = DTYPES[base]
-    else:
-        raise unknown_type(declared.type, ("class", "float", *DTYPES))
-    if tensor.type.shape != (registry.batch_size, *dims):
+    tensor = interpreter.tensor(value, registry.float_type, expression.span)
+    type, classes = _field_type(interpreter, declared, scope)
+    if classes is not None and tensor.type.dtype.kind == "float":
+        raise CompileError(
+            f"`{declared.name}` is a class label, which is a whole number",
+            expression.span,
+            found=shape_text(tensor),
+            hint="convert it with `int(...)`, or declare the field as `f32`",
+        )
+    if tensor.type.shape != (registry.batch_size, *type.shape):
         whole_batch = tensor.type.shape[:1] == (registry.batch_size,)
         one = tensor.type.with_shape(tensor.type.shape[1:]) if whole_batch else tensor.type
         raise CompileError(
             f"`{declared.name}` has another shape than its type says",
-            declared.value.span,
+            expression.span,
             expected=f"{type_text(declared.type)} for each example",
             found=str(one),
             notes=[Note(f"declared as `{type_text(declared.type)}`", declared.type.span)],
         )
     _each_alone(declared, tensor.node, columns, registry.batch_size)
-    field = Field(declared.name, TensorType(dtype, tuple(dims)), classes, declared.name_span)
-    return field, b.cast(tensor.node, dtype)
+    field = Field(declared.name, type, classes, declared.name_span)
+    return field, b.cast(tensor.node, type.dtype)
+
+
+def _field_type(
+    interpreter: Interpreter, declared: s.FieldDecl, scope: Scope
+) -> tuple[TensorType, int | None]:
+    """The type of one example, and of a label the number of classes."""
+    base = declared.type.base
+    dims = [_static_dim(interpreter, d, scope) for d in declared.type.dims or ()]
+    if base == "class":
+        if not dims:
+            raise CompileError(
+                "a class label says how many classes there are",
+                declared.type.span,
+                expected="such as `class[10]`",
+            )
+        return TensorType(I64, tuple(dims[1:])), dims[0]
+    if base in ("float", "f32"):
+        return TensorType(interpreter.registry.float_type, tuple(dims)), None
+    if base not in DTYPES:
+        raise unknown_type(declared.type, ("class", "float", *DTYPES))
+    return TensorType(DTYPES[base], tuple(dims)), None
 
 
 def _each_alone(
     declared: s.FieldDecl, value: Node, columns: Mapping[str, Node], batch: Dim
 ) -> None:
-    """Refuse what mixes examples: fields are prepared in pieces, and the pieces must not show."""
+    """Refuse what mixes examples: fields are prepared in pieces, and the pieces must not show.
+
+    What is summed over the examples, or is their largest, is that of all that train.
+    """
     graph = inline_calls(Graph("field", tuple(columns.values()), (value,)), frozenset())
-    reached = set(graph.inputs)
-    for node in graph.nodes:
-        if not reached.isdisjoint(node.inputs):
-            reached.add(node)
-            if not any(_varies(size, batch) for size in node.type.shape):
-                raise CompileError(
-                    f"`{declared.name}` mixes examples",
-                    node.span or declared.value.span,
-                    expected="a value for each example that depends on that example alone",
-                    found=str(node.type),
-                    hint="reduce over the other axes (`over = -1`), or normalise in the model",
-                )
-
-
-def _varies(size: Dim, batch: Dim) -> bool:
-    return isinstance(size, SymDim) and isinstance(batch, SymDim) and batch.symbols <= size.symbols
+    wrong = mixing(graph, batch) if isinstance(batch, SymDim) else None
+    if wrong is not None:
+        raise CompileError(
+            f"`{declared.name}` mixes examples",
+            wrong.span or declared.expression.span,
+            expected="a value for each example that depends on that example, and on sums, means or "
+            "extremes of all that train",
+            found=f"`{wrong.op.name}` along the examples",
+            hint="work along the other axes (`over = -1`)",
+        )
 
 
 def _static_dim(interpreter: Interpreter, dim: s.Expression, scope: Scope) -> int:

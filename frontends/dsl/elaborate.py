@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from weft.compiler import builder as b
+from weft.compiler.collector import no_cycles
 from weft.compiler.errors import CompileError, Note, Source, Span, did_you_mean, one_of
 from weft.compiler.graph import Graph, Node, topological
 from weft.compiler.program import Experiment
@@ -122,6 +123,7 @@ class Declarations:
                 )
 
 
+@no_cycles()
 def elaborate(
     source: Source,
     provider: DataProvider,
@@ -144,10 +146,12 @@ def elaborate(
                 hint="leave the block out, and vary values with `--set`",
             )
     if len(trains) != 1:
+        unused = module.imports and not trains
         raise CompileError(
             "the spec has no `train` block" if not trains else "the spec has two `train` blocks",
             s.part(trains[1].span, "train") if trains else Span(source, end, end),
             expected="one `train { ... }`",
+            hint="the `train` of an imported file belongs to that file" if unused else None,
             notes=[Note("the first one", s.part(trains[0].span, "train"))] if trains else (),
         )
     declarations = Declarations(_evaluated(overrides or {}, module, provider), provider)

@@ -101,6 +101,7 @@ def _load(
 
 
 def _import(declaration: s.Import, base: Path | None, chain: tuple[Path, ...]) -> Module:
+    """What the file declares. Its `train` and `study` are its own: this spec has another."""
     path = ((base or Path()) / declaration.path).resolve()
     place = declaration.path_span
     if path in chain:
@@ -121,7 +122,7 @@ def _import(declaration: s.Import, base: Path | None, chain: tuple[Path, ...]) -
             hint=did_you_mean(path.name, nearby),
         )
     try:
-        module, unnamed = _load(_read(path, declaration), path.parent, (*chain, path))
+        return _load(_read(path, declaration), path.parent, (*chain, path))[0]
     except CompileError as error:
         d = error.diagnostic
         if d.span is None:
@@ -129,15 +130,6 @@ def _import(declaration: s.Import, base: Path | None, chain: tuple[Path, ...]) -
         else:
             error.diagnostic = replace(d, notes=(*d.notes, Note("imported here", place)))
         raise
-    for other in unnamed:
-        keyword = "train" if isinstance(other, s.TrainDecl) else "study"
-        raise CompileError(
-            f"an imported file has no `{keyword}`: that belongs to the spec itself",
-            place,
-            hint="move the declarations that both need into a file of their own",
-            notes=[Note("it is here", s.part(other.span, keyword))],
-        )
-    return module
 
 
 def _imports(names: list[str]) -> str:

@@ -17,7 +17,7 @@ from weft.frontends.dsl.modules import Module, library
 _CLOCK = ("step", "steps", "epoch", "epochs", "progress", "t")
 _DRAWN = ("fan_in", "fan_out")  # wherever an initial value is computed
 _AROUND: dict[type, tuple[str, ...]] = {
-    s.OptimizerDecl: ("theta", "grad", "together", "gradient_at", *_CLOCK),
+    s.OptimizerDecl: ("theta", "grad", "together", "gradient_at", "hessian_times", *_CLOCK),
     s.ScheduleDecl: _CLOCK,
 }
 

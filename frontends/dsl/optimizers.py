@@ -1,8 +1,8 @@
 """Optimiser equations, elaborated into update graphs: one for each type of parameter.
 
 The body sees `theta`, `grad`, its slots, `t` (this update's number, from 1), the clock of
-schedules, `fan_in` and `fan_out` of the parameter, and what reaches beyond it: `together` and
-`gradient_at`.
+schedules, `fan_in` and `fan_out` of the parameter, and what reaches beyond it: `together`,
+`gradient_at` and `hessian_times`.
 """
 
 from __future__ import annotations
@@ -153,6 +153,7 @@ class _Equations:
                 **fans(static_shape(self.type.shape)),
                 "together": Builtin("together", ("x",), self._together),
                 "gradient_at": Builtin("gradient_at", ("point",), self._gradient_at),
+                "hessian_times": Builtin("hessian_times", ("v",), self._hessian_times),
             }
             for name, value in known.items():
                 scope.values.setdefault(name, value)
@@ -200,6 +201,11 @@ class _Equations:
         """The gradient of the objective, were each parameter at the point that it names."""
         tensor = self._of_parameter(site, point)
         return Tensor(self._exchange("gradient", tensor, self.type), tensor.axes)
+
+    def _hessian_times(self, site: Site, v: Value) -> Value:
+        """This parameter's part of the Hessian of the objective times the `v` of all of them."""
+        tensor = self._of_parameter(site, v)
+        return Tensor(self._exchange("hessian", tensor, self.type), tensor.axes)
 
     def _exchange(self, kind: str, value: Tensor, type: TensorType) -> Node:
         for exchange in self.exchanges:

@@ -72,10 +72,12 @@ def declare(interpreter: Interpreter, st: s.Param | s.StateDecl, scope: Scope, r
     name = f"{frame.path}.{st.name}"
     if name not in frame.model.states:
         frame.model.states.append(name)
-    initial = _initial_value(interpreter, st.init, scope, type, name)
-    place = interpreter.site or st.span
-    _warn_of_ties(interpreter, st, name, type, initial, role)
-    node = interpreter.registry.add(State(name, type, role, initial, place))
+    state = interpreter.registry.states.get(name)
+    if state is None or state.type != type:
+        initial = _initial_value(interpreter, st.init, scope, type, name)
+        _warn_of_ties(interpreter, st, name, type, initial, role)
+        state = State(name, type, role, initial, interpreter.site or st.span)
+    node = interpreter.registry.add(state)
     scope.states[st.name] = name
     scope.values[st.name] = Tensor(interpreter.current.get(name, node), labels)
 
@@ -156,8 +158,11 @@ def _at_the_start(interpreter: Interpreter, tensor: Tensor) -> Tensor:
     if interpreter.slot_type is not None:
         return tensor
     registry = interpreter.registry
-    states = [v for v in registry.states.values() if v.role in ("parameter", "buffer")]
-    drawn = {registry.inputs[v.name]: v.init for v in states}
+    drawn = {}
+    for node in topological([tensor.node]):
+        state = registry.states.get(node.name) if node.op.name == "input" else None
+        if state is not None and state.role in ("parameter", "buffer"):
+            drawn[registry.inputs[state.name]] = state.init
     (node,) = substitute([tensor.node], drawn)
     return Tensor(node, tensor.axes, tensor.classes)
 

@@ -217,9 +217,11 @@ class Binding:
                 span,
                 "declare the field as `class[N]` in its `data` block",
             )
-        if type.dims:
-            self._dim(type.dims[0], value.classes, parameter, value, None, span)
-        return value
+        if not type.dims:
+            return value
+        count, *sizes = type.dims
+        self._dim(count, value.classes, parameter, value, None, span)
+        return self._match_dims(parameter, type, tuple(sizes), value, span) if sizes else value
 
     def _fits(self, base: str, dtype: DType) -> bool:
         if base == "float":

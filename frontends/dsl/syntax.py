@@ -348,15 +348,20 @@ class Setting(Statement):
 
 @dataclass(frozen=True, slots=True)
 class FieldDecl(Statement):
-    """`name: type = value` in `data`."""
+    """`name: type = value` in `data`; `value` is None when left out."""
 
     name: str
     type: TypeExpr
-    value: Expression
+    value: Expression | None
 
     @property
     def name_span(self) -> Span:
         return part(self.span, self.name)
+
+    @property
+    def expression(self) -> Expression:
+        """The value; where it is left out, the column that has the field's name."""
+        return self.value or Name(self.name, span=self.name_span)
 
 
 @dataclass(frozen=True, slots=True)

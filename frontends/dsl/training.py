@@ -25,6 +25,7 @@ from weft.frontends.dsl.interpreter import Interpreter, Lazy
 from weft.frontends.dsl.modules import Module, Scope
 from weft.frontends.dsl.optimizers import optimizer
 from weft.frontends.dsl.registry import BATCH, SEED, STEP, Registry
+from weft.frontends.dsl.schedules import Clock
 from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.values import (
     Axis,
@@ -683,6 +684,11 @@ class Pass:
                 expected=example,
                 found=describe(function),
             )
+        parameters = [p.name for p in function.decl.parameters or ()]
+        named = {g.name for g in given}
+        for name, value in Clock.of(self.train.registry).names().items():
+            if name in parameters and name not in named:
+                given.append(Given(name, value, call.span))
         return function, given, call.span
 
     def predictions(self) -> dict[str, Node]:

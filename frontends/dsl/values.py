@@ -6,8 +6,10 @@ symbolic `SymDim`, a `DType`. The classes here are the rest: tensors, axes, quan
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from weft.compiler.errors import CompileError, Span
@@ -89,6 +91,11 @@ class Builtin:
     parameters: tuple[str, ...]  # `*` before a name: any number; `=` after: optional
     call: Callable[..., Value]
     doc: str = ""
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """That of `call`."""
+        return inspect.signature(self.call)
 
 
 FunctionDecl = s.FnDecl | s.LayerDecl | s.InitDecl | s.OptimizerDecl | s.ScheduleDecl

@@ -25,11 +25,12 @@ class Columns:
     """The fields of a data set: each an array whose first axis runs over the examples.
 
     `classes` names the classes of the fields that hold class numbers: class i of field `f` is
-    `classes[f][i]`.
+    `classes[f][i]`. `ordered` examples are pieces of one whole, whose parts are cut in its order.
     """
 
     arrays: Mapping[str, Array]
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ordered: bool = False
 
     @property
     def size(self) -> int:

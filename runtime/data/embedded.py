@@ -9,6 +9,7 @@ import numpy as np
 
 from weft.compiler.philox import random_bits, seed_words
 from weft.runtime.data.columns import Columns
+from weft.runtime.data.scenes import scenes
 
 RING_SIZE = 8192
 RING_MODES = 8
@@ -83,4 +84,10 @@ def ring() -> Columns:
     return Columns({"point": point, "mode": mode})
 
 
-EMBEDDED = {"diabetes": diabetes, "digits": digits, "ring": ring}
+def scenes_of_digits() -> Columns:
+    """4,000 pictures of one to three of the embedded digits; see `scenes`."""
+    stored = _stored("digits.npz")
+    return scenes(stored["image"].reshape(-1, 8, 8), stored["target"].astype(np.int64))
+
+
+EMBEDDED = {"diabetes": diabetes, "digits": digits, "ring": ring, "scenes": scenes_of_digits}

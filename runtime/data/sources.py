@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from os.path import normpath
 from pathlib import Path
 from tokenize import TokenError
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,9 @@ from weft.compiler.errors import RunError, did_you_mean, one_of
 from weft.runtime.data.columns import Array, Columns, columns
 from weft.runtime.data.embedded import EMBEDDED
 from weft.runtime.data.tables import read_csv
+from weft.runtime.data.text import TEXTS, read_text, windows
 
+WINDOW = 64  # characters of an example of text, unless the spec says otherwise
 SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 
 # What NumPy and zipfile raise over the bytes of a damaged file.
@@ -41,17 +44,19 @@ _FAULTS = (
 
 @dataclass(frozen=True)
 class Source:
-    """One way to name data: how a spec writes it, its text options, and its reader.
+    """One way to name data: how a spec writes it, its options, and its reader.
 
     `options` are the names it takes, the required ones first; None means that every keyword is
-    the name of a field. `read` gets the folder of the spec and the options by name.
+    the name of a field. They are texts, but for the whole `numbers`. `read` gets the folder of the
+    spec and the options by name.
     """
 
     usage: str
     summary: str
     options: tuple[str, ...] | None
     required: int
-    read: Callable[[Path, Mapping[str, str]], Columns]
+    read: Callable[[Path, Mapping[str, Any]], Columns]
+    numbers: frozenset[str] = frozenset()
 
 
 def load(
@@ -74,8 +79,8 @@ def load(
 
 def _bind(
     name: str, source: Source, arguments: Sequence[object], options: Mapping[str, object]
-) -> dict[str, str]:
-    """The options by name, all of them text; RunError for one too many, too few or unknown."""
+) -> dict[str, Any]:
+    """The options by name; RunError for one too many, too few, unknown or of a wrong type."""
     known = source.options or ()
     if len(arguments) > source.required:
         raise RunError(
@@ -97,26 +102,33 @@ def _bind(
     missing = [key for key in known[: source.required] if key not in bound]
     if missing or not bound:
         raise RunError(f"`{name}` does not say which data to read", expected=f"`{source.usage}`")
-    texts: dict[str, str] = {}
     for key, value in bound.items():
-        if not isinstance(value, str):
-            raise RunError(f"`{key}` of `{name}` must be text", expected=f"`{source.usage}`")
-        texts[key] = value
-    return texts
+        kind, wanted = (int, "a whole number") if key in source.numbers else (str, "text")
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise RunError(f"`{key}` of `{name}` must be {wanted}", expected=f"`{source.usage}`")
+    return bound
 
 
-def _embedded(base: Path, options: Mapping[str, str]) -> Columns:
-    name = options["name"]
-    if name not in EMBEDDED:
+def _embedded(base: Path, options: Mapping[str, Any]) -> Columns:
+    name, known = options["name"], (*EMBEDDED, *TEXTS)
+    if name not in known:
         raise RunError(
             f"no data set `{name}` is embedded",
-            expected=one_of(EMBEDDED),
-            hint=f'`sklearn("{name}")` has it' if name in SKLEARN else did_you_mean(name, EMBEDDED),
+            expected=one_of(known),
+            hint=f'`sklearn("{name}")` has it' if name in SKLEARN else did_you_mean(name, known),
+        )
+    if name in TEXTS:
+        text, alphabet = TEXTS[name]
+        return windows(text(), alphabet, options.get("window", WINDOW), f"`{name}`")
+    if "window" in options:
+        raise RunError(
+            f"`{name}` is no text, which a `window` could go along",
+            expected=f'`embedded("{name}")`',
         )
     return EMBEDDED[name]()
 
 
-def _sklearn(base: Path, options: Mapping[str, str]) -> Columns:
+def _sklearn(base: Path, options: Mapping[str, Any]) -> Columns:
     """Fields: features f32 (D), target (i64 classes, or f32 for `diabetes`), image for `digits`."""
     name = options["name"]
     if name not in SKLEARN:
@@ -142,7 +154,7 @@ def _sklearn(base: Path, options: Mapping[str, str]) -> Columns:
     return Columns({**arrays, "target": data.target.astype(np.int64)}, {"target": classes})
 
 
-def _npz(base: Path, options: Mapping[str, str]) -> Columns:
+def _npz(base: Path, options: Mapping[str, Any]) -> Columns:
     path = find(base, options["path"])
     with _readable(path, "a NumPy `.npz` file"):
         if not zipfile.is_zipfile(path):
@@ -155,7 +167,7 @@ def _npz(base: Path, options: Mapping[str, str]) -> Columns:
     return columns(arrays, f"`{path.name}`")
 
 
-def _npy(base: Path, options: Mapping[str, str]) -> Columns:
+def _npy(base: Path, options: Mapping[str, Any]) -> Columns:
     arrays: dict[str, Array] = {}
     for name, file in options.items():
         path = find(base, file)
@@ -167,14 +179,27 @@ def _npy(base: Path, options: Mapping[str, str]) -> Columns:
     return columns(arrays, "`npy`")
 
 
-def _csv(base: Path, options: Mapping[str, str]) -> Columns:
+def _csv(base: Path, options: Mapping[str, Any]) -> Columns:
     path = find(base, options["path"])
     with _readable(path, "a CSV file", (OSError,)):
         return read_csv(path, delimiter=options.get("delimiter", ","), target=options.get("target"))
 
 
+def _text(base: Path, options: Mapping[str, Any]) -> Columns:
+    path = find(base, options["path"])
+    with _readable(path, "a text in UTF-8", (OSError,)):
+        return read_text(path, options.get("window", WINDOW))
+
+
 SOURCES: Mapping[str, Source] = {
-    "embedded": Source('embedded("digits")', "data that comes with Weft", ("name",), 1, _embedded),
+    "embedded": Source(
+        'embedded("digits")',
+        "data that comes with Weft",
+        ("name", "window"),
+        1,
+        _embedded,
+        frozenset({"window"}),
+    ),
     "sklearn": Source('sklearn("diabetes")', "scikit-learn's own data", ("name",), 1, _sklearn),
     "npz": Source('npz("file.npz")', "the arrays of a NumPy archive", ("path",), 1, _npz),
     "npy": Source(
@@ -186,6 +211,14 @@ SOURCES: Mapping[str, Source] = {
         ("path", "delimiter", "target"),
         1,
         _csv,
+    ),
+    "text": Source(
+        'text("file.txt", window = 64)',
+        "windows of characters, as class numbers",
+        ("path", "window"),
+        1,
+        _text,
+        frozenset({"window"}),
     ),
 }
 

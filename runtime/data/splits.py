@@ -32,8 +32,12 @@ class Part:
         return self(np.arange(self.size, dtype=np.int64))
 
 
-def split(size: int, parts: Mapping[str, float], name: str) -> dict[str, Part]:
+def split(
+    size: int, parts: Mapping[str, float], name: str, ordered: bool = False
+) -> dict[str, Part]:
     """Cuts `size` rows, in a random order that only `name` and `size` decide, into named parts.
+
+    `ordered` rows are cut as they come: the first part is the beginning of a text.
 
     All values of `parts` are fractions (floats that sum to 1) or all are counts (integers that
     sum to at most `size`; further rows are in no part). Fractions are rounded by largest
@@ -50,7 +54,7 @@ def split(size: int, parts: Mapping[str, float], name: str) -> dict[str, Part]:
             expected="at least one example in each part",
             found=f"{parts[empty]:.4g} of {size} examples",
         )
-    order = Permutation(size, SPLIT_SEED, f"{name}.split")
+    order = None if ordered else Permutation(size, SPLIT_SEED, f"{name}.split")
     found: dict[str, Part] = {}
     start = 0
     for part, count in counts.items():

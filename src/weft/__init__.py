@@ -13,6 +13,7 @@ value, (gradient,) = f.value_and_grad(np.arange(3.0))
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,22 +25,29 @@ __version__ = "0.1.0"
 __all__ = ["function", "load", "open_run"]
 
 
-def load(path_or_text: str | Path, **overrides: Any) -> Experiment:
+def load(
+    path_or_text: str | Path, data: Mapping[str, Any] | None = None, **overrides: Any
+) -> Experiment:
     """The experiment of a spec: a path, or the text itself.
 
+    `data` gives the arrays of `data` blocks without a source, by the block's name: arrays by name
+    (`data={"faces": {"x": x, "y": y}}`), a `.npz` file, or a folder of `.npy` files.
     `overrides` set top-level `let`s, arguments of models, and the numbers of `train`. Raises
     `weft.compiler.errors.CompileError` for every mistake in the spec.
     """
     from weft.api import Experiment
 
-    return Experiment.load(path_or_text, overrides)
+    return Experiment.load(path_or_text, overrides, data)
 
 
-def open_run(folder: str | Path) -> Run:
-    """The run in a folder, finished or not. Raises `RunError` when there is none."""
+def open_run(folder: str | Path, data: Mapping[str, Any] | None = None) -> Run:
+    """The run in a folder, finished or not. Raises `RunError` when there is none.
+
+    `data` is as for `load`: where data without a source are, if no longer where they were.
+    """
     from weft.api import Run
 
-    return Run.open(Path(folder))
+    return Run.open(Path(folder), data)
 
 
 def function(source: str | Path, name: str = "f", backend: str = "numpy") -> Function:

@@ -19,6 +19,7 @@ from weft.runtime.session import Session, session_for
 if TYPE_CHECKING:
     from weft.compiler.analysis import Report
     from weft.compiler.types import TensorType
+    from weft.runtime.data.outside import Given
 
 Arrays = Mapping[str, Any]
 
@@ -30,11 +31,16 @@ class Experiment:
     loaded: Loaded
 
     @classmethod
-    def load(cls, path_or_text: str | Path, overrides: Mapping[str, Any]) -> Experiment:
+    def load(
+        cls,
+        path_or_text: str | Path,
+        overrides: Mapping[str, Any],
+        data: Mapping[str, Given] | None = None,
+    ) -> Experiment:
         """See `weft.load`."""
         source, base = read(path_or_text)
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in overrides.items()}
-        return cls(load_spec(source, base, plain))
+        return cls(load_spec(source, base, plain, data))
 
     @property
     def name(self) -> str:
@@ -44,6 +50,14 @@ class Experiment:
     def warnings(self) -> tuple[Diagnostic, ...]:
         """What is allowed but probably not meant, in the spec and in its data."""
         return self.loaded.warnings
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """The names of the classes of those columns that hold class numbers, in their order.
+
+        Of a text, they are its characters.
+        """
+        return classes_of(self.loaded)
 
     @property
     def fingerprint(self) -> str:
@@ -101,13 +115,13 @@ class Run:
     backend: str = "numpy"
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: Path, data: Mapping[str, Given] | None = None) -> Run:
         """See `weft.open_run`."""
         from weft.runtime.run_folder import RunFolder
         from weft.runtime.runs import reopen
 
         found = RunFolder.open(folder)
-        return cls(folder, reopen(found), found.record.get("backend", "numpy"))
+        return cls(folder, reopen(found, data), found.record.get("backend", "numpy"))
 
     def resume(
         self,
@@ -151,6 +165,11 @@ class Run:
         program = self.loaded.program
         inputs = program.predict.inputs
         return {n.name: n.type for n in inputs if n.name not in program.states}
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """As `Experiment.classes`; the data need not be there."""
+        return classes_of(self.loaded)
 
     @cached_property
     def tensors(self) -> dict[str, np.ndarray]:
@@ -210,16 +229,23 @@ class Run:
         batch = loaded.experiment.settings.batch
         return evaluate(session, loaded.parts[split], batch, rows)
 
-    def export_onnx(self, path: str | Path, opset: int = 21) -> Path:
+    def export_onnx(self, path: str | Path, opset: int = 21, raw: bool = False) -> Path:
         """Write the trained model as ONNX: evaluation semantics, a symbolic batch.
 
-        Inputs are the fields that the model reads. Raises RunError for what ONNX can't say.
+        Inputs are the fields that the model reads; with `raw` they are the columns of the data
+        source, which the model then prepares itself as the data block says. Raises RunError for
+        what ONNX can't say.
         """
         from weft.backends.onnx.export import export_predict
         from weft.runtime.files import write_atomically
+        from weft.runtime.fitted import from_columns
 
         about = {"spec": self.loaded.fingerprint, "step": str(self.result.best_step)}
-        model = export_predict(self.loaded.program, self.tensors, opset=opset, metadata=about)
+        program, fitted = self.loaded.program, None
+        if raw:
+            prepare, fitted = self.loaded.preparation
+            program = replace(program, predict=from_columns(program.predict, prepare))
+        model = export_predict(program, self.tensors, constants=fitted, opset=opset, metadata=about)
         write_atomically(Path(path), model.SerializeToString())
         return Path(path)
 
@@ -228,3 +254,9 @@ class Run:
         session = session_for(self.loaded, backend_named(self.backend))
         session.load(self.tensors)
         return session
+
+
+def classes_of(loaded: Loaded) -> dict[str, tuple[str, ...]]:
+    """The names of classes, by column."""
+    data = loaded.experiment.data
+    return dict(data.classes) if data is not None else {}

@@ -25,6 +25,27 @@ def test_check(weft: Callable, spec: Path) -> None:
     assert found["warnings"] == []
     assert found["examples"] == {"train": 1437, "valid": 180, "test": 180}
     assert (found["steps"], found["steps_per_epoch"]) == (46, 23)
+    assert found["classes"] == {"target": [*"0123456789"]}
+
+
+def test_check_shows_what_classes_stand_for(weft: Callable, tmp_path: Path) -> None:
+    (tmp_path / "pets.csv").write_text("size,kind\n" + "1.5,cat\n2,dog\n" * 8)
+    spec = tmp_path / "pets.weft"
+    spec.write_text("""
+data pets {
+  source = csv("pets.csv")
+  x: f32[1]                 = stack([size], at = 1)
+  y: class[classes(kind)]   = kind
+}
+model net = dense(2)
+train {
+  data = pets.batch(4)
+  minimize cross_entropy(net(x), y) with sgd(0.1)
+}
+""")
+    outcome = weft("check", spec)
+    assert outcome.out.splitlines()[1] == 'kind: 2 classes, "cat", "dog"'
+    assert weft("check", spec, "--json").json["classes"] == {"kind": ["cat", "dog"]}
 
 
 def test_warnings_are_in_the_object_and_on_stderr(weft: Callable, spec: Path) -> None:

@@ -14,7 +14,8 @@ from weft.compiler.errors import Source, Span
 from weft.compiler.evaluate import evaluate
 from weft.compiler.graph import Graph, Node, topological
 from weft.compiler.philox import seed_words
-from weft.compiler.types import dtype_of
+from weft.compiler.program import Experiment
+from weft.compiler.types import dtype_of, static_shape
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import BUILTINS
 from weft.frontends.dsl.elaborate import Declarations
@@ -74,6 +75,8 @@ def _evaluate(node: Node, values: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _trained(source: Source, folder: Path) -> dict[str, str]:
     loaded = load_spec(source, folder)
+    if not loaded.at_hand:
+        loaded = load_spec(source, folder, outside=_drawn(loaded.experiment))
     experiment, program = loaded.experiment, loaded.program
     session = Session(program, BACKEND)
     session.initialise(experiment.settings.seed)
@@ -93,6 +96,24 @@ def _trained(source: Source, folder: Path) -> dict[str, str]:
     for warning in loaded.warnings:
         found[warning.message] = f"warning: {warning.message}"
     return found
+
+
+def _drawn(experiment: Experiment) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays as data without a source asks for them."""
+    data = experiment.data
+    assert data is not None
+    rng = np.random.default_rng(0)
+    classes = {field.name: field.classes for field in data.fields}
+    size = int(sum(data.split.values()))
+    arrays = {}
+    for name, type in data.columns.items():
+        shape = (size, *static_shape(type.shape))
+        arrays[name] = (
+            rng.normal(size=shape)
+            if type.dtype.kind == "float"
+            else rng.integers(0, classes[name] or 2, shape)
+        )
+    return {data.name: arrays}
 
 
 def spelled(value: Any) -> str:

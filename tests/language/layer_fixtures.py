@@ -17,12 +17,19 @@ def called(call: str, *arguments: str) -> str:
     return f"model net = {call}\nfn f({names}) = net({names})"
 
 
-def agrees(name: str, call: str, symbolic: bool, extra: str = "", path: str = "net.") -> None:
+def agrees(
+    name: str,
+    call: str,
+    symbolic: bool,
+    extra: str = "",
+    path: str = "net.",
+    file: str = FILE,
+) -> None:
     """Value and gradients of `call` are those stored; the first axis may be left open.
 
     `path` is where the parameters are that the fixture calls `net.NAME`.
     """
-    inputs = fixture(name, "in", FILE)
+    inputs = fixture(name, "in", file)
     arrays = {k: v for k, v in inputs.items() if not k.startswith("net.")}
     states = {k.replace("net.", path): v for k, v in inputs.items() if k not in arrays}
     text = f"{called(call, *arrays)}\n{extra}"
@@ -32,8 +39,8 @@ def agrees(name: str, call: str, symbolic: bool, extra: str = "", path: str = "n
         assert found.results[0].axes[0] is found.interpreter.registry.batch_label
     values = found.values(states)[0]
     assert set(states) <= set(found.initial)
-    np.testing.assert_allclose(values, fixture_result(name, FILE), rtol=1e-10, atol=1e-12)
-    expected = fixture(name, "grad", FILE)
+    np.testing.assert_allclose(values, fixture_result(name, file), rtol=1e-10, atol=1e-12)
+    expected = fixture(name, "grad", file)
     wanted = [k.replace("net.", path) for k in expected]
     given = found.gradients(*wanted, states=states)
     for argument, gradient in zip(expected, given, strict=True):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from language.elaborated import check, refuses, value
+from language.elaborated import check, elaborate, refuses, value
+from weft.compiler.errors import CompileError
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(4, 3))
@@ -185,6 +186,18 @@ def test_types_match_or_dont(type: str, shape: tuple[int, ...], fits: bool) -> N
         assert value(text, np.zeros(shape)).shape == shape
     else:
         assert "can't take this as `x`" in refuses(text, np.zeros(shape))
+
+
+def test_labels_have_sizes_after_the_number_of_classes() -> None:
+    text = "fn f(y: class[C, B, ...S]) = 100 * C + 10 * B + len(S)"
+    labels = np.zeros((2, 3), int)
+    assert value(text, labels, classes={0: 5}) == 521
+    with pytest.raises(CompileError, match="can't take this as `y`") as error:
+        elaborate("fn f(y: class[C, B]) = C", labels, classes={0: 5})
+    assert error.value.diagnostic.expected == "class[C, B], 1 axis"
+    with pytest.raises(CompileError) as error:
+        elaborate("fn f(y: class[C, 2, 4]) = C", labels, classes={0: 5})
+    assert error.value.diagnostic.found == "3 in class[5] labels [2, 3]"
 
 
 def test_a_type_has_one_spread() -> None:

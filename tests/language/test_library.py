@@ -285,6 +285,16 @@ def test_metrics() -> None:
     assert value("fn f(x) = binary_accuracy(x, 1)", logits) == 0.5
 
 
+def test_mean_iou() -> None:
+    found, y = np.array([[0, 0, 1], [1, 3, 0]]), np.array([[0, 1, 1], [1, 1, 0]])
+    x = np.eye(5)[found]
+    # Class 0: 2 of 3, class 1: 2 of 4, class 3: 0 of 1; classes 2 and 4 are nowhere.
+    expected = (2 / 3 + 2 / 4 + 0) / 3
+    assert value("fn f(x, y) = mean_iou(x, y)", x, y, classes={1: 5}) == pytest.approx(expected)
+    with pytest.raises(CompileError, match="one label for each row"):
+        elaborate("fn f(x, y) = mean_iou(x, y)", x, y[0], classes={1: 5})
+
+
 def test_regularisers() -> None:
     w, v = rng.normal(size=(3, 4)), rng.normal(size=5)
     for text, expected, slope in (

@@ -7,6 +7,8 @@ import pytest
 
 from language.elaborated import Array, elaborate, refuses, value
 from language.layer_fixtures import agrees, layer, parameter_count
+from weft.compiler.graph import Graph, topological
+from weft.compiler.passes.decompose import inline_calls
 
 rng = np.random.default_rng(0)
 
@@ -320,3 +322,16 @@ def test_squeeze_excitation() -> None:
 def test_wrong_settings(call: str, shape: tuple[int, ...], message: str) -> None:
     text = "layer called(x) { x |> " + call + " }\nmodel net = called()\nfn f(x) = net(x)"
     assert message in refuses(text, np.zeros(shape))
+
+
+@pytest.mark.parametrize("block", ["transformer_encoder", "transformer_encoder_prenorm"])
+def test_dropout_of_the_weights_can_be_left_out(block: str) -> None:
+    def draws(settings: str) -> int:
+        result = layer(f"{block}(2, {settings})", np.zeros((2, 3, 4))).results[0].node
+        inputs = tuple(node for node in topological([result]) if node.op.name == "input")
+        graph = inline_calls(Graph("test", inputs, (result,)))
+        return sum(node.op.name == "random_bits" for node in graph.nodes)
+
+    assert draws("drop = 0.5") == 4
+    assert draws("drop = 0.5, drop_weights = 0") == 3
+    assert draws("drop_weights = 0.5") == 1

@@ -128,6 +128,33 @@ def test_drop_connect_drops_weights() -> None:
     np.testing.assert_allclose(gradient, mask, atol=1e-9)
 
 
+def test_targeted_dropout_drops_the_smallest_weights_of_each_unit() -> None:
+    x, w = np.eye(80), rng.normal(size=(80, 50))
+    text = "dense_targeted(50, share = 0.31, drop = 0.7, bias = false)"
+    found = layer(text, x)
+    (masked,) = found.values({"net.w": w})
+    smallest = np.argsort(np.argsort(abs(w), 0), 0) < 24  # 0.31 of 80 are 24.8
+    np.testing.assert_array_equal(masked[~smallest], w[~smallest])
+    kept = masked[smallest] == w[smallest]
+    assert (masked[smallest][~kept] == 0).all()
+    assert kept.mean() == pytest.approx(0.3, abs=0.05)
+    (gradient,) = found.gradients("net.w", weights=np.ones((80, 50)), states={"net.w": w})
+    np.testing.assert_array_equal(gradient, masked != 0)
+    (evaluated,) = layer(text, x, training=False).values({"net.w": w})
+    np.testing.assert_array_equal(evaluated, w)
+
+
+def test_targeted_dropout_drops_the_shortest_units() -> None:
+    x, w = np.eye(4), rng.normal(size=(4, 400))
+    text = "dense_targeted(400, share = 0.25, drop = 0.6, targeted = targeted_dropout_units)"
+    (masked,) = layer(text, x).values({"net.w": w})
+    shortest = np.argsort(np.argsort((w**2).sum(0))) < 100
+    np.testing.assert_array_equal(masked[:, ~shortest], w[:, ~shortest])
+    gone = (masked == 0).all(0)
+    assert gone[shortest].mean() == pytest.approx(0.6, abs=0.13)
+    np.testing.assert_array_equal(masked[:, ~gone], w[:, ~gone])
+
+
 def test_noise_on_weights() -> None:
     x, w = np.eye(100), np.zeros((100, 100))
     text = "noisy_dense(100, deviation = 0.2, bias = false)"
@@ -344,6 +371,7 @@ def test_probabilities_that_make_no_sense() -> None:
         "dropout_always(-0.1)",
         "drop_path(1)",
         "drop_connect(2, keep = 0)",
+        "dense_targeted(2, drop = 1)",
     ):
         assert "kept with a probability" in refuses(f"model net = {call}\nfn f(x) = net(x)", x)
     assert "keeps a unit" in refuses("model net = dropout_count(3)\nfn f(x) = net(x)", x)

@@ -525,7 +525,7 @@ def test_slips_are_explained(text: str, place: str, hint: str) -> None:
         ("let x = f(a b)", "`)` or `,`"),
         ("let x =", "an expression"),
         ("let 3 = x", "a name"),
-        ("data d {\n  x: f32[3]\n}", "`=`"),
+        ("data d {\n  x: f32[3] 4\n}", "a new line, `=` or `}`"),
         ("fn f(x) {\n  x y\n}", "an operator, a new line or `}`"),
         ("train {\n  3\n}", "a setting, `let`, `minimize` or `}`"),
     ],

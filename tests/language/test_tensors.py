@@ -108,6 +108,17 @@ def test_rows_by_position() -> None:
     ids = np.array([2, 0])
     check("fn f(x, i) = take(x, i)", X, ids, expected=X[ids])
     check("fn f(x, i) = pick(x, i)", X[:2], ids, expected=X[[0, 1], ids])
+    rows = np.array([[2, 2, 0], [1, 0, 1]])
+    each = np.stack([CUBE[0, rows[0]], CUBE[1, rows[1]]])
+    check("fn f(x, i) = take(x, i, shared = 1)", CUBE, rows, expected=each)
+    taken = [[CUBE[b, 1, rows[b, r]] for r in range(3)] for b in range(2)]
+    check("fn f(x, i) = take(x[:, 1], i, shared = 1)", CUBE, rows, expected=taken)
+    assert "begin with the sizes [2]" in refuses(
+        "fn f(x, i) = take(x, i, shared = 1)", CUBE, np.zeros((3, 2), int)
+    )
+    assert "share their first 2 axes" in refuses("fn f(x, i) = take(x, i, shared = 2)", X, rows)
+    text = "fn f(x: float[B, C, D], i: int[A, K]) = take(x, i, shared = 1)"
+    assert "axis `B` meets axis `A`" in refuses(text, CUBE, rows)
     check("fn f(i) = one_hot(i, 4)", ids, expected=np.eye(4)[ids])
     assert "one index for each row" in refuses("fn f(x, i) = pick(x, i)", X, ids)
     assert "the number of classes" in refuses("fn f(i) = one_hot(i)", ids)

@@ -107,6 +107,45 @@ def test_labels_out_of_range(tmp_path: Path) -> None:
     assert "2 in row" in (found.found or "")
 
 
+def test_texts_know_their_alphabet(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("abc abd. " * 30, encoding="utf-8")
+    (tmp_path / "t.weft").write_text("""
+data text {
+  source = text("t.txt", window = 4)
+  x: class[classes(characters), 4] = characters
+  y: class[classes(next)]          = next[:, -1]
+}
+layer reader(x: class[V, B, T]) = x |> embedding(V, 8) |> rnn(8, give = "last") |> dense(V)
+model net = reader()
+train {
+  data = text.batch(16)
+  minimize cross_entropy(net(x), y) with adam(0.01)
+  epochs = 1
+}
+""")
+    experiment = weft.load(tmp_path / "t.weft")
+    assert experiment.classes == dict.fromkeys(("characters", "next"), tuple(" .abcd"))
+    run = experiment.train(out=tmp_path / "run")
+    assert run.tensors["net.embedding.table"].shape == (6, 8)
+    (tmp_path / "t.txt").unlink()
+    reopened = weft.open_run(tmp_path / "run")
+    assert reopened.classes == experiment.classes
+    assert reopened.predict(np.array([[2, 3, 4, 0]]))["net"].shape == (1, 6)
+
+
+def test_labels_may_have_a_shape(tmp_path: Path) -> None:
+    spec = specs.points(tmp_path)
+    text = spec.read_text().replace("net(x), y)", "net(x), y[:, 1])")
+    spec.write_text(text.replace("class[3] = y", "class[3, 2] = stack([0 * y, y], at = 1)"))
+    run = weft.load(spec, epochs=1).train(out=tmp_path / "run")
+    assert run.metrics["test"]["accuracy"] > 0
+    text = spec.read_text().replace("class[3, 2]", "class[2, 2]")
+    spec.write_text(text.replace("dense(3)", "dense(2)"))
+    with pytest.raises(CompileError, match="a label of `y` is out of range") as error:
+        weft.load(spec)
+    assert "2 at [1] in row" in (error.value.diagnostic.found or "")
+
+
 def test_values_that_are_not_finite_are_warned_of(tmp_path: Path) -> None:
     spec = specs.points(tmp_path)
     with np.load(tmp_path / "points.npz") as stored:

@@ -15,6 +15,7 @@ from weft.runtime.data import tables
 from weft.runtime.data.batches import BatchPlan, gather, sweep
 from weft.runtime.data.sources import SKLEARN, SOURCES, load
 from weft.runtime.data.splits import Part, split
+from weft.runtime.data.text import PRINTABLE
 
 
 def fails(name, *arguments, base, **options):
@@ -82,6 +83,48 @@ def test_ring(tmp_path):
     )
 
 
+def test_scenes(tmp_path):
+    scenes = load("embedded", ["scenes"], {}, tmp_path)
+    assert {name: (a.dtype.name, a.shape) for name, a in scenes.arrays.items()} == {
+        "image": ("float32", (4000, 1, 32, 32)),
+        "label": ("int64", (4000, 32, 32)),
+        "boxes": ("float32", (4000, 3, 4)),
+        "classes": ("int64", (4000, 3)),
+        "present": ("bool", (4000, 3)),
+        "masks": ("bool", (4000, 3, 32, 32)),
+    }
+    names = tuple("0123456789")
+    assert scenes.classes == {"label": ("background", *names), "classes": names}
+    image, label = scenes.arrays["image"][:, 0], scenes.arrays["label"]
+    masks, present, classes = (scenes.arrays[n] for n in ("masks", "present", "classes"))
+    assert set(present.sum(axis=1)) == {1, 2, 3}
+    np.testing.assert_array_equal(masks.any(axis=(2, 3)), present)
+    assert masks.sum(axis=1).max() == 1  # no pixel belongs to two digits
+    np.testing.assert_array_equal(label > 0, masks.any(axis=1))
+    for digit in range(3):
+        own = masks[:, digit]
+        np.testing.assert_array_equal(label[own], 1 + classes[np.nonzero(own)[0], digit])
+    assert np.bincount(classes[present]).min() > 600
+    assert not classes[~present].any()
+    assert image.min() == 0
+    assert image.max() == 1
+    assert image[label > 0].min() >= 0.5
+    # The same bytes everywhere.
+    assert (
+        hashlib.md5(image.astype("<f4").tobytes()).hexdigest() == "98982f1d44c0db9368541850c3cc6e24"
+    )
+
+
+def test_boxes_of_scenes_are_around_their_masks(tmp_path):
+    scenes = load("embedded", ["scenes"], {}, tmp_path).arrays
+    assert not scenes["boxes"][~scenes["present"]].any()
+    for scene, digit in np.argwhere(scenes["present"])[:200]:
+        rows, columns = np.nonzero(scenes["masks"][scene, digit])
+        top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+        expected = [(left + right) / 2, (top + bottom) / 2, bottom - top, right - left]
+        assert scenes["boxes"][scene, digit].tolist() == expected
+
+
 @pytest.mark.parametrize("name", SKLEARN)
 def test_sklearn(name, tmp_path):
     pytest.importorskip("sklearn")
@@ -122,6 +165,13 @@ def test_names_are_suggested(tmp_path):
         ("csv", ["a"], {"delimeter": ";"}, "did you mean `delimiter`?"),
         ("csv", ["a"], {"delimiter": 3}, "must be text"),
         ("embedded", [3], {}, "must be text"),
+        ("embedded", ["digits"], {"window": 8}, "`digits` is no text"),
+        ("embedded", ["manual"], {"window": 0}, "`window` is a number of characters"),
+        ("text", [], {}, "does not say which data"),
+        ("text", ["a"], {"window": "8"}, "must be a whole number"),
+        ("text", ["a"], {"window": True}, "must be a whole number"),
+        ("text", ["a"], {"window": 8.0}, "must be a whole number"),
+        ("text", ["a"], {"windows": 8}, "did you mean `window`?"),
     ],
 )
 def test_wrong_arguments(name, arguments, options, expected, tmp_path):
@@ -132,6 +182,85 @@ def test_the_table_shows_how_to_write_each():
     for name, source in SOURCES.items():
         assert source.usage.startswith(f"{name}(")
         assert source.summary
+
+
+# -- text
+
+
+def spelled(data, name, row):
+    return "".join(data.classes[name][number] for number in data.arrays[name][row])
+
+
+def test_text_is_windows_over_its_own_alphabet(tmp_path):
+    file = write(tmp_path, "t.txt", "\ufeffbadé cab\r\nbee\rz")
+    data = load("text", [file], {"window": 4}, tmp_path)
+    assert data.classes == dict.fromkeys(("characters", "next"), tuple("\n abcdezé"))
+    assert [a.dtype for a in data.arrays.values()] == [np.int64] * 2
+    assert [spelled(data, "characters", i) for i in range(data.size)] == ["badé", " cab", "\nbee"]
+    assert [spelled(data, "next", i) for i in range(data.size)] == ["adé ", "cab\n", "bee\n"]
+    whole = load("text", [file], {"window": 13}, tmp_path)
+    assert spelled(whole, "next", 0) == "adé cab\nbee\nz"
+
+
+@given(st.text(min_size=2, max_size=60), st.integers(1, 20))
+def test_every_character_of_a_text_is_predicted_once(tmp_path_factory, text, window):
+    folder = tmp_path_factory.mktemp("text")
+    plain = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+    file = write(folder, "t.txt", text)
+    if len(plain) <= window:
+        assert "too short" in fails("text", file, window=window, base=folder)
+        return
+    data = load("text", [file], {"window": window}, folder)
+    end = (len(plain) - 1) // window * window
+    rows = range(data.size)
+    assert "".join(spelled(data, "characters", i) for i in rows) == plain[:end]
+    assert "".join(spelled(data, "next", i) for i in rows) == plain[1 : end + 1]
+    assert list(data.classes["next"]) == sorted(set(plain))
+
+
+def test_a_text_is_split_in_its_order(tmp_path):
+    file = write(tmp_path, "t.txt", "".join(chr(97 + i // 10) for i in range(201)))
+    data = load("text", [file], {"window": 2}, tmp_path)
+    assert data.ordered
+    parts = split(data.size, {"train": 0.5, "valid": 0.3, "test": 0.2}, "t", data.ordered)
+    rows = [part.rows().tolist() for part in parts.values()]
+    assert rows == [list(range(50)), list(range(50, 80)), list(range(80, 100))]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "`t.txt` is empty"),
+        (b"four", "at least 5 characters"),
+        (b"one line\nand \xff another", "the byte 0xff at position 13, in line 2"),
+        (b"cut \xc3", "the byte 0xc3 at position 4, in line 1"),
+        ("wide".encode("utf-16"), "a mark of UTF-16 at its start"),
+    ],
+)
+def test_text_errors(content, expected, tmp_path):
+    message = fails("text", write(tmp_path, "t.txt", content), window=4, base=tmp_path)
+    assert "`t.txt`" in message
+    assert expected in message
+    assert "did you mean `t.txt`?" in fails("text", "t.tx", base=tmp_path)
+
+
+def test_the_manual_is_printable_english(tmp_path):
+    data = load("embedded", ["manual"], {}, tmp_path)
+    assert data.classes["next"] == tuple(PRINTABLE)
+    assert len(PRINTABLE) == 96
+    assert data.arrays["characters"].shape[1] == 64
+    assert data.size > 5000
+    text = "".join(spelled(data, "characters", i) for i in range(data.size))
+    assert text.count(" the ") > 3000
+    again = load("embedded", ["manual"], {}, tmp_path)
+    np.testing.assert_array_equal(data.arrays["next"], again.arrays["next"])
+
+
+def test_a_python_without_its_manual(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    message = fails("embedded", "manual", base=tmp_path)
+    assert "comes without its manual" in message
+    assert 'text("file.txt")' in message
 
 
 # -- NumPy files

@@ -110,6 +110,11 @@ def end(steps: Steps, fields: dict[str, Array], count: int, name: str = "q.x") -
     return steps.state[name]
 
 
+def tolerance(name: str) -> float:
+    """How near 50 steps come; PyTorch keeps the product of NAdam's momenta in f32."""
+    return 1e-6 if name == "nadam" else 1e-9
+
+
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_fifty_steps_on_a_quadratic_are_those_of_pytorch(name: str) -> None:
     steps, fields = quadratic(OPTIMISERS[name])
@@ -118,7 +123,8 @@ def test_fifty_steps_on_a_quadratic_are_those_of_pytorch(name: str) -> None:
         steps.step(**fields)
         if step in SHOWN:
             path.append(steps.state["q.x"])
-    np.testing.assert_allclose(path, stored()[f"path/{name}/quadratic"], rtol=1e-6, atol=1e-6)
+    expected = stored()[f"path/{name}/quadratic"]
+    np.testing.assert_allclose(path, expected, rtol=tolerance(name), atol=1e-10)
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
@@ -127,7 +133,8 @@ def test_fifty_steps_of_a_net_are_those_of_pytorch(name: str) -> None:
     end(steps, fields, max(SHOWN), "net.w1")
     for part in ("w1", "b1", "w2", "b2"):
         expected = stored()[f"path/{name}/net/{part}"]
-        np.testing.assert_allclose(steps.state[f"net.{part}"], expected, rtol=1e-6, atol=1e-6)
+        found = steps.state[f"net.{part}"]
+        np.testing.assert_allclose(found, expected, rtol=tolerance(name), atol=1e-10)
 
 
 # -- second gradients -----------------------------------------------------------------------------
@@ -261,10 +268,14 @@ def test_slots_have_types_of_their_own() -> None:
         "over net.w3 with sgd": "has no `w3`",
         "with sam(0.1)": "can't take this as `inner`",
         "with twice(sgd)": "takes tensors of the parameter's shape",
+        "with flat": "`hessian_times` takes tensors of the parameter's shape",
     }.items(),
 )
 def test_mistakes_are_refused(rest: str, message: str) -> None:
-    own = "optimizer twice(inner: optimizer) { theta <- inner(theta, 1) }"
+    own = """
+optimizer twice(inner: optimizer) { theta <- inner(theta, 1) }
+optimizer flat() { theta <- theta - hessian_times(sum(grad)) }
+"""
     with pytest.raises(CompileError, match=message):
         net(f"minimize mean((net(x) - y)^2) {rest}", own)
 

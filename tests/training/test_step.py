@@ -87,6 +87,59 @@ def test_momentum_with_decay_clipping_and_average() -> None:
     assert steps.state["metrics.count"] == 32
 
 
+@pytest.mark.parametrize(
+    ("rule", "start", "every"),
+    [
+        ("swa(start = 1, every = 2)", 1, 2),
+        ("swa(40%, 1 step)", 2, 1),
+        ("swa(start = 0, every = 1 step)", 0, 1),
+        ("swa(every = 3)", 4, 3),  # 75% of 5 steps are 4
+    ],
+)
+def test_stochastic_weight_averaging_is_a_plain_mean(rule: str, start: int, every: int) -> None:
+    """Of the parameters as they are at `start` and after each `every` steps from there on."""
+    spec = train(f"  minimize mean((net(x) - y)^2) with sgd(0.5)\n  average = {rule}\n  steps = 5")
+    steps = Steps.of(spec, columns())
+    x, y = (c.astype(np.float64) for c in columns().values())
+    path = [steps.state["net.w"]]
+    for t in range(1, 6):
+        steps.step(x=x, y=y)
+        path.append(steps.state["net.w"])
+        expected = np.mean(path[start : t + 1 : every], axis=0) if t >= start else path[t]
+        np.testing.assert_allclose(steps.state["average/net.w"], expected, rtol=1e-12)
+
+
+def test_rules_may_ask_for_the_time() -> None:
+    """Of all three kinds; an argument that is given goes before."""
+    own = """
+fn slower(grad, t, steps) = grad * t / steps
+fn none_at(theta, last, t) = where(t == last, 0, theta)
+fn mean_of_all(average, theta, t) = lerp(average, theta, 1 / t)
+"""
+    spec = own + train("""
+  minimize sum(net(x)) with sgd(1)
+  clip      = slower
+  constrain = none_at(2)
+  average   = mean_of_all
+  steps     = 4""")
+    x = columns()["x"].astype(np.float64)
+    steps, latest = (
+        Steps.of(text, columns())
+        for text in (spec, spec.replace("= mean_of_all\n", "= mean_of_all(t = 1)\n"))
+    )
+    w = steps.state["net.w"]
+    path = []
+    for t in range(1, 5):
+        for made in (steps, latest):
+            made.step(x=x)
+        w = np.zeros_like(w) if t == 2 else w - x.sum(0)[:, None] * t / 4
+        path.append(w)
+        np.testing.assert_allclose(steps.state["net.w"], w, rtol=1e-9)
+        mean = np.mean(path, axis=0)
+        np.testing.assert_allclose(steps.state["average/net.w"], mean, rtol=1e-9, atol=1e-15)
+        np.testing.assert_allclose(latest.state["average/net.w"], w, rtol=1e-9, atol=1e-15)
+
+
 def test_a_second_objective_sees_what_the_first_left() -> None:
     spec = f"""{DATA}
 layer scale(x: f32[B, I]) {{

@@ -119,6 +119,19 @@ def test_a_stopped_run_resumes_to_the_same_bytes(spec: Path, tmp_path: Path, epo
     assert same_run(tmp_path / "whole", tmp_path / "cut")
 
 
+def test_newton_and_averages_resume_to_the_same_bytes(spec: Path, tmp_path: Path) -> None:
+    """Stopped among the ends of epochs that the average takes, which here is not the parameter."""
+    rules = " with newton(0.3, turns = 3)\n  average = swa(start = 1 epoch)\n"
+    spec.write_text(spec.read_text().replace(" with adam(1e-2)\n", rules))
+    whole = weft.load(spec).train(out=tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        weft.load(spec).train(out=tmp_path / "cut", reporter=Listener(stop_after=2))
+    weft.open_run(tmp_path / "cut").resume()
+    assert same_run(tmp_path / "whole", tmp_path / "cut")
+    assert whole.metrics["test"]["accuracy"] > 0.8
+    assert np.any(whole.tensors["average/net.dense.w"] != whole.tensors["net.dense.w"])
+
+
 def test_a_run_resumes_from_the_middle_of_an_epoch(spec: Path, tmp_path: Path) -> None:
     weft.load(spec).train(out=tmp_path / "whole")
     weft.load(spec).train(out=tmp_path / "cut", checkpoint_every=7)

@@ -6,14 +6,17 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weft.cli.output import writable
 from weft.compiler.errors import RunError, did_you_mean, one_of
-from weft.compiler.program import Experiment, Program
+from weft.compiler.program import Program
+
+if TYPE_CHECKING:
+    from weft.runtime.loading import Loaded
 
 Arrays = Mapping[str, NDArray[Any]]
 KINDS = (".npz", ".npy", ".csv")
@@ -81,26 +84,24 @@ def _missing(path: Path) -> RunError:
     return RunError(f"there is no file `{path}`", hint=did_you_mean(path.name, near) or beside)
 
 
-def prepared(experiment: Experiment, given: Given) -> Given:
+def prepared(loaded: Loaded, given: Given) -> Given:
     """The fields that the model reads, from the columns of the source, as the data block says."""
     from weft.compiler.evaluate import evaluate
     from weft.compiler.graph import Graph, topological
-    from weft.compiler.passes.decompose import inline_calls
 
-    data = experiment.data
+    experiment, data = loaded.experiment, loaded.experiment.data
     if data is None:
         raise RunError("the spec has no data, so that nothing can be prepared", hint="drop --raw")
-    wanted = {node.name for node in experiment.predict_inputs} & set(data.prepare.output_names)
-    graph = inline_calls(
-        data.prepare.with_outputs({n: data.prepare.named_outputs[n] for n in sorted(wanted)}),
-        frozenset(),
-    )
+    prepare, fitted = loaded.preparation
+    wanted = {node.name for node in experiment.predict_inputs} & set(prepare.output_names)
+    graph = prepare.with_outputs({n: prepare.named_outputs[n] for n in sorted(wanted)})
     reached = set(topological(graph.outputs))
     inputs = tuple(node for node in graph.inputs if node in reached)
-    columns = _columns(given, [node.name for node in inputs], data.options)
+    asked = [node for node in inputs if node.name not in fitted]
+    columns = _columns(given, [node.name for node in asked], data.options)
     rows = len(next(iter(columns.values()))) if columns else 0
-    ready = {}
-    for node in inputs:
+    ready = dict(fitted)
+    for node in asked:
         array = columns[node.name]
         if array.shape[1:] != node.type.shape[1:]:
             raise RunError(

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from weft.cli.failures import facts, show
-from weft.cli.options import DEFAULT_BACKEND, Command, backend_option, json_option, set_option
+from weft.cli.options import (
+    DEFAULT_BACKEND,
+    Command,
+    backend_option,
+    data_option,
+    json_option,
+    set_option,
+)
 
 if TYPE_CHECKING:
     from weft.api import Experiment
@@ -23,14 +31,22 @@ weft check digits.weft --json
 """
 
 SOURCE_WIDTH = 40
+SHOWN_CLASSES = 10
 
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("spec")
 @backend_option
 @set_option
+@data_option
 @json_option
-def command(spec: str, backend: str | None, overrides: Mapping[str, str], json: bool) -> None:
+def command(
+    spec: str,
+    backend: str | None,
+    overrides: Mapping[str, str],
+    data: Mapping[str, str],
+    json: bool,
+) -> None:
     """Check SPEC: names, types, shapes and data; then show what it costs, by layer and by line.
 
     FLOPs are those of the forward pass for one example, a multiply-add being two; "in a step" those
@@ -39,15 +55,20 @@ def command(spec: str, backend: str | None, overrides: Mapping[str, str], json: 
     """
     import weft
     from weft.cli.output import print_json, print_table
+    from weft.compiler.collector import no_cycles
 
-    experiment = weft.load(Path(spec), **overrides)
-    report = experiment.check(backend or DEFAULT_BACKEND)
+    with no_cycles():
+        experiment = weft.load(Path(spec), data, **overrides)
+        report = experiment.check(backend or DEFAULT_BACKEND)
     for warning in report.warnings:
         show(warning)
     if json:
         print_json({**summary(report), **run_length(experiment)})
         return
-    click.echo(f"{headline(experiment)}\n")
+    click.echo(headline(experiment))
+    for line in classes_lines(experiment):
+        click.echo(line)
+    click.echo()
     if report.layers:
         print_table(layers_table(report))
         click.echo()
@@ -61,6 +82,7 @@ def run_length(experiment: Experiment) -> dict[str, Any]:
     settings = experiment.loaded.experiment.settings
     return {
         "examples": {name: part.size for name, part in experiment.loaded.parts.items()},
+        "classes": {name: list(names) for name, names in experiment.classes.items()},
         "steps": settings.steps,
         "steps_per_epoch": settings.steps_per_epoch,
     }
@@ -76,6 +98,21 @@ def headline(experiment: Experiment) -> str:
         f"{experiment.name}: {examples} examples; {settings.steps:,} steps on batches of "
         f"{settings.batch} in {epochs:,} epoch{'s' * (epochs > 1)}"
     )
+
+
+def classes_lines(experiment: Experiment) -> list[str]:
+    """What class numbers stand for, where it isn't themselves: `kind: 2 classes, "cat", "dog"`."""
+    columns: dict[tuple[str, ...], list[str]] = {}
+    for column, names in experiment.classes.items():
+        if names != tuple(map(str, range(len(names)))):
+            columns.setdefault(names, []).append(column)
+    lines = []
+    for names, same in columns.items():
+        shown = [dumps(name, ensure_ascii=False) for name in names]
+        if len(shown) > SHOWN_CLASSES:
+            shown = [*shown[: SHOWN_CLASSES - 1], f"... {shown[-1]}"]
+        lines.append(f"{', '.join(same)}: {len(names)} classes, {', '.join(shown)}")
+    return lines
 
 
 def layers_table(report: Report) -> Table:

@@ -58,15 +58,18 @@ def command(
 ) -> None:
     """Show SPEC at a stage of the compiler.
 
-    The passes, in order: bind, pack, decompose, strip, optimise; then fusion, the memory plan, and
-    the backend's code. Sizes are those of a full batch; `--emit graph` keeps the batch symbolic
-    unless --stop-after says otherwise. The text is stable: the same spec always gives the same.
+    The passes, in order: share, bind, pack, decompose, strip, optimise; then fusion, the memory
+    plan, and the backend's code. Sizes are those of a full batch; `--emit graph` keeps the batch
+    symbolic unless --stop-after says otherwise. The text is stable: the same spec always gives the
+    same.
     """
     from weft.cli.output import print_json, write_text
+    from weft.compiler.collector import no_cycles
 
     if stop_after is not None and emit != "graph":
         raise click.UsageError("--stop-after goes with --emit graph")
-    text = emitted(spec, emit, graph, stop_after, overrides)
+    with no_cycles():
+        text = emitted(spec, emit, graph, stop_after, overrides)
     if output is not None:
         write_text(Path(output), text)
     if json:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
-from weft.cli.options import SPLITS, Command, json_option
+from weft.cli.options import SPLITS, Command, data_option, json_option
 
 EXAMPLES = """
 weft eval runs/digits-001                      every part that the data is split into
@@ -22,17 +24,19 @@ weft eval runs/digits-001 --json
     type=click.Choice(SPLITS),
     help="A part of the data; repeatable. All parts when left out.",
 )
+@data_option
 @json_option
-def command(run: str, splits: tuple[str, ...], json: bool) -> None:
+def command(run: str, splits: tuple[str, ...], data: Mapping[str, str], json: bool) -> None:
     """Measure the model of RUN as evaluation sees it: without dropout, with the kept parameters.
 
-    RUN is the folder that `weft train` made; the data are read again from where the spec says.
+    RUN is the folder that `weft train` made; the data are read again from where the spec says, or
+    for data without a source from where they were given, unless --data says otherwise.
     """
     import weft
     from weft.cli.metrics import metrics_table
     from weft.cli.output import print_json, print_table
 
-    opened = weft.open_run(run)
+    opened = weft.open_run(run, data)
     parts = [part for part in SPLITS if part in (splits or opened.loaded.parts)]
     metrics = {part: opened.evaluate(part) for part in parts}
     if json:

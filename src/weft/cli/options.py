@@ -1,4 +1,4 @@
-"""What commands share: help with examples, `--json`, `--set`, the choice of a backend."""
+"""What commands share: help with examples, `--json`, `--set`, `--data`, the choice of a backend."""
 
 from __future__ import annotations
 
@@ -43,9 +43,22 @@ def set_option(function: F) -> F:
         "overrides",
         multiple=True,
         metavar="KEY=VALUE",
-        callback=_overrides,
+        callback=_pairs("hidden=512"),
         help="Set a `let`, an argument of a model, or `epochs`, `steps`, `seed`, `precision`. "
         "VALUE is written as in a spec: 512, 1e-3, true, relu, [64, 64]. Repeatable.",
+    )(function)
+
+
+def data_option(function: F) -> F:
+    """`--data name=PATH`, repeatable; the command gets `data`, a mapping of paths."""
+    return click.option(
+        "--data",
+        "data",
+        multiple=True,
+        metavar="NAME=PATH",
+        callback=_pairs("imagenet=imagenet.npz"),
+        help="The arrays of a `data` block without a source: a .npz file, or a folder with a .npy "
+        "file for each field. Repeatable.",
     )(function)
 
 
@@ -64,16 +77,24 @@ def backend_option(function: F) -> F:
 DEFAULT_BACKEND = "numpy"
 
 
-def _overrides(
-    ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]
-) -> Mapping[str, str]:
-    """The text that each `key=value` gives its key; `elaborate` parses it."""
-    found: dict[str, str] = {}
-    for text in given:
-        key, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or not key.isidentifier():
-            raise click.BadParameter(f"`{text}` is not KEY=VALUE, such as hidden=512", ctx=ctx)
-        if key in found:
-            raise click.BadParameter(f"`{key}` is set twice", ctx=ctx)
-        found[key] = value
-    return found
+def _pairs(
+    example: str,
+) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], Mapping[str, str]]:
+    """The text that each `key=value` of an option gives its key."""
+
+    def pairs(
+        ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+    ) -> Mapping[str, str]:
+        found: dict[str, str] = {}
+        for text in given:
+            key, equals, said = (part.strip() for part in text.partition("="))
+            if not equals or not key.isidentifier():
+                raise click.BadParameter(
+                    f"`{text}` is not {parameter.metavar}, such as {example}", ctx=ctx
+                )
+            if key in found:
+                raise click.BadParameter(f"`{key}` is set twice", ctx=ctx)
+            found[key] = said
+        return found
+
+    return pairs

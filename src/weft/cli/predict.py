@@ -73,7 +73,7 @@ def command(
         outputs = opened.predict(rows=rows)
     else:
         given = arrays.read(Path(source))
-        ready = arrays.prepared(opened.loaded.experiment, given) if raw else given
+        ready = arrays.prepared(opened.loaded, given) if raw else given
         outputs = opened.predict(arrays.fields(opened.loaded.program, ready))
     arrays.write(path, outputs)
     made = _rows(outputs)

@@ -14,6 +14,7 @@ from weft.cli.options import (
     DEFAULT_BACKEND,
     Command,
     backend_option,
+    data_option,
     json_option,
     set_option,
 )
@@ -25,6 +26,7 @@ EXAMPLES = """
 weft train digits.weft                         into the next free folder runs/digits-001, ...
 weft train digits.weft --set epochs=5 --set hidden=512
 weft train digits.weft --out runs/wide         into a folder of your choice
+weft train faces.weft --data faces=faces.npz   for a spec whose `data faces` has no source
 weft train --resume runs/wide                  go on with a run that was stopped
 weft train digits.weft --out runs/a --resume   go on, or begin if it never began
 weft train digits.weft --json --quiet          the metrics, for a program
@@ -51,6 +53,7 @@ _OUT = "<--out>"  # no folder's name: `<` is what a shell would take
 )
 @backend_option
 @set_option
+@data_option
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @json_option
 def command(
@@ -60,6 +63,7 @@ def command(
     checkpoint_every: int | None,
     backend: str | None,
     overrides: Mapping[str, str],
+    data: Mapping[str, str],
     quiet: bool,
     json: bool,
 ) -> None:
@@ -78,9 +82,9 @@ def command(
     try:
         if spec is None:
             assert folder is not None
-            run = weft.open_run(folder).resume(backend, told, checkpoint_every)
+            run = weft.open_run(folder, data).resume(backend, told, checkpoint_every)
         else:
-            experiment = weft.load(Path(spec), **overrides)
+            experiment = weft.load(Path(spec), data, **overrides)
             run = experiment.train(
                 backend or DEFAULT_BACKEND, folder, goes_on, told, checkpoint_every
             )

@@ -1,0 +1,116 @@
+"""What each example is known for: its size, and what it reaches when it is trained.
+
+A row for each file of `examples/`, by its name there. Sizes are those that the paper states, or a
+count by hand of its layers; a bar is one that an untrained or miswired model doesn't reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from weft.api import Run
+from weft.runtime.data.embedded import EMBEDDED
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row of the table; None for a size that nobody has stated.
+
+    `reaches` has the lowest and the highest value of metrics such as `test.accuracy`, and is empty
+    just where the data come from outside. `also` looks at the trained run.
+    """
+
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    reaches: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    also: Callable[[Run], None] | None = None
+
+
+def finds_every_mode(run: Run) -> None:
+    """Most points are near one of eight places on the unit circle, and each place has its own."""
+    points = run.predict(rows=2000)["points"]
+    angles = np.arange(8) * np.pi / 4
+    centres = np.stack([np.cos(angles), np.sin(angles)], 1)
+    distance = np.linalg.norm(points[:, None] - centres, axis=2)
+    near = distance.min(1) < 0.25
+    assert near.mean() > 0.7
+    assert np.bincount(distance.argmin(1)[near], minlength=8).min() > 50
+
+
+def draws_every_digit(run: Run) -> None:
+    """By the nearest real digit to each that was drawn, no class is rare among a thousand."""
+    real = run.loaded.fields.arrays["x"].reshape(-1, 64)
+    drawn = run.predict(rows=1000)["digits"].reshape(-1, 64)
+    nearest = np.linalg.norm(drawn[:, None] - real, axis=2).argmin(1)
+    target = EMBEDDED["digits"]().arrays["target"]
+    assert np.bincount(target[nearest], minlength=10).min() > 40
+
+
+def draws_digits(run: Run) -> None:
+    """Every digit is drawn, about as near to a real one as those are to each other: noise isn't."""
+    draws_every_digit(run)
+    real = run.loaded.fields.arrays["x"].reshape(-1, 64)
+    drawn = run.predict(rows=300)["digits"].reshape(-1, 64)
+    noise = np.random.default_rng(0).normal(size=drawn.shape)
+
+    def nearest(pictures: np.ndarray) -> float:
+        return float(np.linalg.norm(pictures[:, None] - real[300:], axis=2).min(1).mean())
+
+    assert nearest(drawn) < 1.7 * nearest(real[:300]) < 0.5 * nearest(noise)
+
+
+EXAMPLES: dict[str, Example] = {
+    "alexnet": Example(61_100_840, 714_188_480),
+    "autoencoder": Example(51_784, 51_200, {"test.loss": (0.0, 0.016)}),
+    "densenet121": Example(7_978_856, 2_834_161_664),
+    "detector": Example(
+        72_991, 2_411_520, {"test.recall": (0.8, 1.0), "test.precision": (0.8, 1.0)}
+    ),
+    "diabetes": Example(385, 352, {"test.error": (30.0, 48.0)}),
+    "diffusion": Example(251_200, 24_985_600, {"test.loss": (0.0, 0.1)}, draws_digits),
+    "digits_conv": Example(28_842, 903_808, {"test.accuracy": (0.985, 1.0)}),
+    "digits_mlp": Example(19_210, 18_944, {"test.accuracy": (0.97, 1.0)}),
+    "ensemble": Example(19_280, 18_944, {"test.joint": (0.95, 1.0), "test.gain": (0.003, 0.1)}),
+    "fcn": Example(134_376_863, 108_212_984_088),
+    "gan": Example(21_666, 40_960, {"test.distance": (-0.1, 0.3)}, draws_every_digit),
+    "gpt2": Example(124_439_808, 145_824_153_600),
+    "inception_v1": Example(13_378_280, 1_582_671_872),
+    "instance_masks": Example(1_873, 1_914_312, {"test.iou": (0.8, 1.0)}),
+    "lenet5": Example(61_706, 416_520, {"test.accuracy": (0.95, 1.0)}),
+    "lstm_lm": Example(117_344, 7_077_888, {"test.bits": (1.5, 2.1)}),
+    "maxout": Example(369_610, 367_200, {"test.accuracy": (0.95, 1.0)}),
+    "mlp_6431": Example(47, 39, {"test.error": (30.0, 50.0), "test.loss": (0.0, 0.6)}),
+    "multi_task": Example(
+        26_251, 25_984, {"test.accuracy": (0.94, 1.0), "test.off_by": (0.0, 1.5)}
+    ),
+    "resnet110": Example(1_727_962, 252_887_680),
+    "resnet18": Example(11_689_512, 1_814_073_344),
+    "resnet50": Example(25_557_032, 3_857_973_248),
+    "ring_gan": Example(9_027, 4_480, {"train.distance": (0.0, 0.1)}, finds_every_mode),
+    "rnn_lm": Example(43_232, 2_359_296, {"test.bits": (1.5, 2.2)}),
+    "segnet": Example(29_449_355, 106_712_432_640),
+    "siamese": Example(9_352, 9_216, {"test.verified": (0.92, 1.0)}),
+    "small/alexnet": Example(116_130, 829_960, {"test.accuracy": (0.92, 1.0)}),
+    "small/densenet121": Example(37_066, 889_392, {"test.accuracy": (0.95, 1.0)}),
+    "small/fcn": Example(123_761, 4_092_160, {"test.iou": (0.2, 1.0)}),
+    "small/inception_v1": Example(104_712, 3_089_340, {"test.accuracy": (0.85, 1.0)}),
+    "small/resnet110": Example(67_906, 631_616, {"test.accuracy": (0.95, 1.0)}),
+    "small/resnet18": Example(176_578, 641_664, {"test.accuracy": (0.93, 1.0)}),
+    "small/resnet50": Example(224_098, 737_792, {"test.accuracy": (0.93, 1.0)}),
+    "small/segnet": Example(79_859, 9_289_728, {"test.iou": (0.18, 1.0)}),
+    "small/unet": Example(120_771, 9_109_504, {"test.iou": (0.18, 1.0)}),
+    "small/vgg16": Example(315_426, 5_024_256, {"test.accuracy": (0.94, 1.0)}),
+    "small/vgg9": Example(32_098, 760_128, {"test.accuracy": (0.97, 1.0)}),
+    "small/vit_b16": Example(39_242, 684_544, {"test.accuracy": (0.9, 1.0)}),
+    "small/wide_resnet": Example(77_562, 763_520, {"test.accuracy": (0.95, 1.0)}),
+    "transformer_lm": Example(110_336, 7_733_248, {"test.bits": (1.5, 2.4)}),
+    "unet": Example(31_030_658, 150_428_424_448),
+    "vae": Example(19_792, 9_216, {"test.loss": (220.0, 310.0)}, draws_every_digit),
+    "vgg16": Example(138_357_544, 15_470_264_320),
+    "vgg9": Example(2_789_706, 191_564_288),
+    "vit_b16": Example(86_567_656, 17_563_828_224),
+    "wide_resnet": Example(36_479_194, 5_243_328_768),
+}
