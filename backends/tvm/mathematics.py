@@ -7,7 +7,8 @@ of products may or may not be fused (`llvm.fmuladd`); the bounds hold both ways,
 between machines.
 
 Errors are in units in the last place of the result (ulp), measured against float64 or long double
-over dense samples of every exponent; `tests/tvm_backend/test_scalar.py` holds the functions to them.
+over dense samples of every exponent; `tests/tvm_backend/test_scalar.py` holds the functions to
+them.
 
 Coefficients are weighted minimax fits, made at 60 digits and rounded one by one to the format
 with a new fit of the rest after each.
