@@ -26,7 +26,8 @@ class Abilities:
     `views`: ops whose result it reads through the operand's memory; `strided`: also where that
     needs strides; `in_place`: ops that may write over an operand of the same layout;
     `registers`: scalars live outside memory; `folded`: ops without operands that it runs once;
-    `scratch`: bytes that an op needs while it runs.
+    `scratch`: bytes that an op needs while it runs; `kernels`: a group is one kernel, and what is
+    used only inside of it is never in memory.
     """
 
     views: frozenset[str] = frozenset({"reshape", "slice"})
@@ -35,6 +36,7 @@ class Abilities:
     registers: bool = False
     folded: frozenset[str] = frozenset({"constant"})
     scratch: Callable[[Node], int] = _no_scratch
+    kernels: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,14 @@ def _numpy() -> Backend:
     return BACKEND
 
 
+def _tvm() -> Backend:
+    from weft.backends.tvm.backend import BACKEND
+
+    return BACKEND
+
+
 # The fastest that is installed comes first.
-BACKENDS: Mapping[str, Callable[[], Backend]] = {"numpy": _numpy}
+BACKENDS: Mapping[str, Callable[[], Backend]] = {"numpy": _numpy, "tvm": _tvm}
 AUTO = "auto"
 
 

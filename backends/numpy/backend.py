@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from weft.backends.arrays import aligned, checked_state
 from weft.backends.base import Arrays, Step
 from weft.backends.numpy import blas
 from weft.backends.numpy.loops import loop_scratch
@@ -20,7 +21,7 @@ from weft.backends.numpy.printer import print_source
 from weft.compiler.composites import bodies
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Node
-from weft.compiler.plan import ALIGNMENT, Abilities, Plan
+from weft.compiler.plan import Abilities, Plan
 
 _IN_PLACE = frozenset(
     {
@@ -30,13 +31,6 @@ _IN_PLACE = frozenset(
         "select",
     }
 )  # fmt: skip
-
-
-def aligned(size: int) -> np.ndarray:
-    """`size` zero bytes that start on a 64-byte boundary."""
-    raw = np.zeros(size + ALIGNMENT, np.uint8)
-    skip = -raw.__array_interface__["data"][0] % ALIGNMENT
-    return raw[skip : skip + size]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +45,7 @@ class NumpyExecutable:
         """See `Executable.bind`. State arrays must be contiguous and of the type of their input."""
         arrays = {}
         for name in sorted(self.plan.bound):
-            arrays[name] = _checked(name, self.plan, state)
+            arrays[name] = checked_state(name, self.plan, state)
         step = self.make(arrays, aligned(self.plan.arena_bytes))
         if blas.wants_one_thread(self.plan.graph):
             step = _on_one_thread(step)
@@ -85,25 +79,6 @@ def _on_one_thread(step: Step) -> Step:
             tell(before)
 
     return alone
-
-
-def _checked(name: str, plan: Plan, state: Arrays) -> np.ndarray:
-    type = plan.graph.named_inputs[name].type
-    if name not in state:
-        raise RunError(f"state `{name}` is missing", expected=f"an array of type `{type}`")
-    array = state[name]
-    if array.dtype != type.dtype.numpy or array.shape != type.shape:
-        raise RunError(
-            f"state `{name}` has another type",
-            expected=f"`{type}`",
-            found=f"{array.dtype} of shape {array.shape}",
-        )
-    if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
-        raise RunError(
-            f"state `{name}` can't be updated in place",
-            expected="a writeable, aligned, C-contiguous array",
-        )
-    return array
 
 
 def _scratch(node: Node) -> int:

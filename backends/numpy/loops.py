@@ -8,28 +8,24 @@
         for turn in turns:
             turn()
 
-The results of a loop are nodes of one group; the loop runs when the last of them is due. A turn
-reads and writes stacks in place. A carried value lives in its stack where it has one, else in two
-places in turn, so that a turn never writes what it reads.
+The results of a loop are nodes of one group; the loop runs when the last of them is due. What a
+turn is, and where its memory is, says `compiler/passes/turn.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from weft.backends.numpy.template import round_up, shape_of
-from weft.compiler import builder as b
-from weft.compiler.graph import Graph, Node
-from weft.compiler.loops import Loop, fresh
-from weft.compiler.passes.fuse import fuse
-from weft.compiler.passes.memory import plan
+from weft.backends.numpy.template import shape_of
+from weft.compiler.graph import Node
+from weft.compiler.loops import Loop
+from weft.compiler.passes.turn import Room, Turn, room_of, turn_of
 from weft.compiler.passes.views import Layout, contiguous, view
-from weft.compiler.plan import Abilities, Plan
+from weft.compiler.plan import Abilities
 from weft.compiler.types import DType, static_shape
 
 if TYPE_CHECKING:
@@ -39,80 +35,12 @@ Array = np.ndarray
 _BYTE = DType("u8", "uint", 8)
 
 
-# -- what a turn is -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Turn:
-    """A body as a step over arrays: every output is written into an array that the turn is given.
-
-    `after[j]` names where carried value `j` goes, `stacks[k]` where output `k` goes. Outputs in
-    `before` are carried values as they come in, those in `behind` as they go out: they are in
-    memory without being written by the turn.
-    """
-
-    plan: Plan
-    after: tuple[str, ...]
-    stacks: Mapping[int, str]
-    before: Mapping[int, int]  # carried value -> the output that stacks it as it comes in
-    behind: Mapping[int, int]
-
-
-def turn_of(loop: Loop, abilities: Abilities) -> Turn:
-    """One turn of a loop, planned."""
-    return _turn(loop.body, len(loop.start), abilities)
-
-
-@lru_cache(maxsize=64)
-def _turn(body: Graph, count: int, abilities: Abilities) -> Turn:
-    taken = {node.name for node in body.inputs}
-    carried, after = body.inputs[:count], body.outputs[:count]
-    stacked = body.outputs[count:]
-    before = {j: stacked.index(c) for j, c in enumerate(carried) if c in stacked}
-    behind = {
-        j: stacked.index(n)
-        for j, n in enumerate(after)
-        if n in stacked and j not in before and n not in after[:j]
-    }
-    silent = {*before.values(), *behind.values()}
-    names = [fresh(f"next_{c.name}", taken) for c in carried]
-    outputs = dict(zip(names, after, strict=True))
-    stacks = {}
-    for k, node in enumerate(stacked):
-        if k not in silent:
-            stacks[k] = fresh(f"stack_{k}", taken)
-            outputs[stacks[k]] = node
-    inputs = (*body.inputs, *(b.input_(n, node.type) for n, node in outputs.items()))
-    graph = Graph(body.name, inputs, tuple(outputs.values()), tuple(outputs))
-    made = plan(graph, fuse(graph), abilities, bound=graph.named_inputs)
-    return Turn(made, tuple(names), stacks, before, behind)
-
-
 # -- working memory -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Room:
-    """Offsets into a loop's working memory: the turn's arena, carried values twice, copies."""
-
-    carried: tuple[tuple[int, int], ...]
-    copies: Mapping[int, int]
-    bytes: int
-
-
-def _room(loop: Loop, turn: Turn) -> _Room:
-    end = round_up(max(1, turn.plan.arena_bytes))
-    carried = []
-    for value in loop.start:
-        size = round_up(value.type.bytes)
-        carried.append((end, end + size))
-        end += 2 * size
-    copies = {}
-    for place, value in enumerate(loop.steps):
-        if _may_be_copied(value):
-            copies[place] = end
-            end += round_up(value.type.bytes)
-    return _Room(tuple(carried), copies, end)
+def _room(loop: Loop, turn: Turn) -> Room:
+    copies = (i for i, v in enumerate(loop.steps, len(loop.start)) if _may_be_copied(v))
+    return room_of(loop, turn, copies)
 
 
 def _may_be_copied(value: Node) -> bool:
@@ -159,9 +87,9 @@ def scan_template(p: Printer, node: Node) -> None:
         return p.scratch(node, shape_of(like), like.type.dtype, skip)
 
     steps, fixed = {}, {}
-    for place, value in enumerate(loop.steps):
+    for place, value in enumerate(loop.steps, count):
         kept = memory(room.copies[place], value) if place in room.copies else None
-        steps[names[count + place]] = _steady(p, value, _in_pieces, kept)
+        steps[names[place]] = _steady(p, value, _in_pieces, kept)
     for place, value in enumerate(loop.fixed, count + len(loop.steps)):
         fixed[names[place]] = _steady(p, value, lambda layout: layout.is_contiguous, None)
     stacks = {}

@@ -9,8 +9,9 @@
     loop             all results of one loop
     window, indexing, order, call, source      one node
 
-An index map folds into the group that alone reads it. Groups are convex: no path leaves one and
-comes back, so that each can be one kernel.
+An index map folds into the group that alone reads it, unless it is a factor of a product, which is
+wanted in memory. Groups are convex: no path leaves one and comes back, so that each can be one
+kernel.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class _Partition:
             found = [
                 d for d in direct
                 if (d.kind == "elementwise" and d.space == space)
-                or (d.kind == "reduction" and d.space == space and d.axes == _axes(node))
+                or (d.kind == "reduction" and d.space == space and d.axes == _axes(node) != ())
             ]  # fmt: skip
         else:
             return []
@@ -203,7 +204,10 @@ class _Partition:
             readers = {id(self.home[user]): self.home[user] for user in graph.users[node]}
             draft = next(iter(readers.values())) if len(readers) == 1 else None
             if draft is None or not (
-                node.op.name in _FOLDABLE and draft.kind in _LOOPS and node not in kept
+                node.op.name in _FOLDABLE
+                and draft.kind in _LOOPS
+                and node not in kept
+                and all(user.op.kind is not Kind.CONTRACTION for user in graph.users[node])
             ):
                 draft = _open(node, self.place[node])
             draft.nodes.append(node)

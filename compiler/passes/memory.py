@@ -20,6 +20,7 @@ import numpy as np
 
 from weft.compiler.errors import InternalError
 from weft.compiler.graph import Graph, Node
+from weft.compiler.ops import Kind
 from weft.compiler.passes.fuse import Group
 from weft.compiler.passes.schedule import schedule
 from weft.compiler.passes.views import Layout, contiguous, view
@@ -84,8 +85,14 @@ class _Planner:
     ) -> None:
         self.graph, self.abilities, self.bound = graph, abilities, bound
         self.groups, self.order = schedule(graph, groups, bound)
-        self.end = len(self.order)
-        self.time = {node: i for i, node in enumerate(self.order)}
+        self.home_group = {node: group for group in self.groups for node in group.nodes}
+        if abilities.kernels:
+            self.end = len(self.groups)
+            self.time = {n: i for i, group in enumerate(self.groups) for n in group.nodes}
+        else:
+            self.end = len(self.order)
+            self.time = {node: i for i, node in enumerate(self.order)}
+        self.hidden: set[Node] = set()  # never in memory
         self.root: dict[Node, Node] = {}
         self.layout: dict[Node, Layout] = {}  # within the root's own elements
         self.registers: set[Node] = set()
@@ -122,12 +129,22 @@ class _Planner:
                 continue
             if self.abilities.registers and node.type.rank == 0:
                 self.registers.add(node)
-            elif node.op.name in self.abilities.views:
+            elif node.op.name in self.abilities.views and node.inputs[0] not in self.hidden:
                 found = view(node, self.layout[node.inputs[0]])
                 if found is not None and (self.abilities.strided or found.is_contiguous):
                     self.views.add(node)
                     self.layout[node] = found
                     self.root[node] = self.root[node.inputs[0]]
+            if self._is_hidden(node):
+                self.hidden.add(node)
+
+    def _is_hidden(self, node: Node) -> bool:
+        """Whether a value exists only inside of a kernel."""
+        return (
+            self.abilities.kernels
+            and node not in self.views
+            and node not in self.home_group[node].outputs
+        )
 
     def _find_reads(self) -> None:
         for node in self.order:
@@ -214,16 +231,45 @@ class _Planner:
         if node.op.name == "concat" and target.layout.is_contiguous:
             for operand, part in zip(node.inputs, _parts(node), strict=True):
                 self._aim_part(operand, part.shifted(target.layout.offset), target)
-        elif node.op.name in self.abilities.in_place:
+        elif self._may_overwrite(node):
             self._aim_operand(node, target)
         return True
 
     def _over_old(self, node: Node, target: _Target) -> bool:
         """Whether the node may write over the old state that it is itself the last to read."""
-        return node.op.name in self.abilities.in_place and all(
-            self.root[i] is not target.old or _same(self.layout[i], target.layout)
-            for i in node.inputs
+        return self._may_overwrite(node) and all(
+            self.root[i] is not target.old
+            or (_same(self.layout[i], target.layout) and self._reads_alike(reader, i, node))
+            for reader, i in self._operands(node)
         )
+
+    def _may_overwrite(self, node: Node) -> bool:
+        """Whether a value may be written over an operand that has its layout."""
+        if self.abilities.kernels:
+            kind = self.home_group[node].kind
+            return kind in ("elementwise", "contraction") or node.op.name == "scatter_add"
+        return node.op.name in self.abilities.in_place
+
+    def _operands(self, node: Node) -> list[tuple[Node, Node]]:
+        """(reader, operand) for all that is read from memory where the node is computed."""
+        if not self.abilities.kernels:
+            return [(node, operand) for operand in node.inputs]
+        group = self.home_group[node]
+        return [
+            (reader, operand)
+            for reader in group.nodes
+            if reader not in self.views
+            for operand in reader.inputs
+            if operand not in group.members or operand in self.views
+        ]
+
+    def _reads_alike(self, reader: Node, operand: Node, node: Node) -> bool:
+        """Whether the reader takes of its operand no element but the one that is written."""
+        if not self.abilities.kernels:
+            return True
+        if reader.op.name == "scatter_add":
+            return operand is reader.inputs[0] and operand not in reader.inputs[1:]
+        return reader.op.kind is Kind.ELEMENTWISE and reader.type.shape == node.type.shape
 
     def _aim_part(self, operand: Node, part: Layout, target: _Target) -> None:
         root = self.root[operand]
@@ -236,9 +282,10 @@ class _Planner:
 
     def _aim_operand(self, node: Node, target: _Target) -> None:
         """Have an operand that dies here computed where the result goes."""
-        for operand in node.inputs:
+        for reader, operand in self._operands(node):
             if (
                 operand not in self.home
+                and self._reads_alike(reader, operand, node)
                 and self._dies(operand, node)
                 and (target.layout.is_contiguous or self._may_be_strided(operand))
                 and self._aim(operand, target)
@@ -248,8 +295,14 @@ class _Planner:
     def _may_be_strided(self, root: Node) -> bool:
         return (
             self.abilities.strided
-            and root.op.name in self.abilities.in_place
-            and not any(user in self.views for user in self.graph.users[root])
+            and (
+                root.op.kind is Kind.ELEMENTWISE
+                if self.abilities.kernels
+                else root.op.name in self.abilities.in_place
+            )
+            and not any(
+                user in self.views or user.op.kind is Kind.LOOP for user in self.graph.users[root]
+            )
         )
 
     def _dies(self, operand: Node, node: Node) -> bool:
@@ -258,24 +311,30 @@ class _Planner:
             self.root[operand] is operand
             and operand.type == node.type
             and not self._needed(operand, self.time[node])
-            and all(i is operand for i in node.inputs if self.root[i] is operand)
+            and all(
+                i is operand and self._reads_alike(reader, i, node)
+                for reader, i in self._operands(node)
+                if self.root[i] is operand
+            )
         )
 
     # -- everything else ------------------------------------------------------------------------
 
     def _place_rest(self) -> None:
         for node in self.order:
-            if node in self.views or node in self.home:
+            if node in self.views or node in self.home or node in self.hidden:
                 continue
-            if node.op.name not in self.abilities.in_place or not self._take_over(node):
+            if not self._may_overwrite(node) or not self._take_over(node):
                 slot = self._slot(f"t{self.time[node]}", "arena", node)
                 slot.first = self.time[node]
 
     def _take_over(self, node: Node) -> bool:
         """Write over an operand whose memory nobody needs after this step."""
         now = self.time[node]
-        for operand in node.inputs:
+        for reader, operand in self._operands(node):
             root = self.root[operand]
+            if not self._reads_alike(reader, operand, node):
+                continue
             slot, layout = self.home[root]
             if (
                 slot.kind == "arena"
@@ -286,8 +345,11 @@ class _Planner:
                 and all(not self._needed(other, now) for other in slot.nodes)
                 and all(
                     self.home[self.root[i]][0] is not slot
-                    or _same(self.place(i), self.layout[node])
-                    for i in node.inputs
+                    or (
+                        _same(self.place(i), self.layout[node])
+                        and self._reads_alike(other, i, node)
+                    )
+                    for other, i in self._operands(node)
                 )
             ):
                 self.home[node] = (slot, self.layout[node])
@@ -327,8 +389,11 @@ class _Planner:
             else:
                 slot.first, slot.last = 0, self.end
         scratch = {}
+        last = {id(self.home_group[n]): n for n in self.order if n.op.kind is Kind.LOOP}
         for node in self.order:
-            size = 0 if node in self.views else self.abilities.scratch(node)
+            if node in self.views or last.get(id(self.home_group[node]), node) is not node:
+                continue  # of a loop, the last result works for all
+            size = self.abilities.scratch(node)
             if size:
                 at = self.time[node]
                 slot = _Slot(f"w{at}", "scratch", _BYTE, size, [node], at, at)
@@ -351,6 +416,7 @@ class _Planner:
             places={
                 node: Place(buffers[id(self.home[self.root[node]][0])], self.place(node))
                 for node in self.graph.nodes
+                if node not in self.hidden
             },
             views=frozenset(self.views),
             registers=frozenset(self.registers),

@@ -1,19 +1,17 @@
-"""The numpy backend against the reference: every primitive's cases, and random graphs."""
+"""The backends against the reference: every primitive's cases, and random graphs."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conformance.backends import INSTALLED, backend, compare, compiled, run
 from conformance.cases import Case, cases
 from random_graphs import SIZES, arrays, random_graph
-from weft.backends.base import Executable
-from weft.backends.numpy.backend import BACKEND
 from weft.compiler import builder as b
 from weft.compiler.errors import RunError
 from weft.compiler.evaluate import evaluate
@@ -21,45 +19,12 @@ from weft.compiler.graph import Graph
 from weft.compiler.ops import OPS
 from weft.compiler.passes.bind import bind
 from weft.compiler.passes.decompose import inline_calls
-from weft.compiler.passes.fuse import fuse
-from weft.compiler.passes.memory import plan
 from weft.compiler.types import F32, F64, DType, TensorType
 
 UNSUPPORTED = {"f16", "bf16"}
 
 
-def compiled(graph: Graph) -> Executable:
-    return BACKEND.compile(plan(graph, fuse(graph), BACKEND.abilities))
-
-
-def run(graph: Graph, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Two calls of one binding; the second must not see what the first left behind."""
-    program = compiled(graph)
-    updated = {n for n in graph.output_names if n in graph.named_inputs}
-    results = []
-    for _ in range(2):
-        state = {name: np.array(values[name]) for name in updated}
-        step = program.bind(state)
-        given_inputs = {k: v.copy() for k, v in values.items() if k not in updated}
-        step({k: np.ones_like(v) for k, v in given_inputs.items()})
-        for name in updated:
-            state[name][...] = values[name]
-        results.append(step(given_inputs) | state)
-        for name, array in given_inputs.items():
-            np.testing.assert_array_equal(array, values[name])
-    for name, value in results[0].items():
-        np.testing.assert_array_equal(value, results[1][name])
-    return results[0]
-
-
-def compare(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        got = np.asarray(found[name])
-        assert got.dtype == value.dtype, name
-        assert got.shape == value.shape, name
-        eps = np.finfo(value.dtype).eps if value.dtype.kind == "f" else 0
-        np.testing.assert_allclose(got, value, rtol=200 * eps, atol=50 * eps, err_msg=name)
+everywhere = pytest.mark.parametrize("name", INSTALLED)
 
 
 def supported(case: Case) -> bool:
@@ -67,8 +32,9 @@ def supported(case: Case) -> bool:
     return not types & UNSUPPORTED
 
 
-def test_every_primitive_has_a_row() -> None:
-    assert BACKEND.ops == OPS.keys() - {"call"}
+@everywhere
+def test_every_primitive_has_a_row(name: str) -> None:
+    assert backend(name).ops == OPS.keys() - {"call"}
 
 
 def variants() -> Iterator[tuple[Case, DType]]:
@@ -79,24 +45,26 @@ def variants() -> Iterator[tuple[Case, DType]]:
                 yield case, F32
 
 
+@everywhere
 @pytest.mark.parametrize(
     ("case", "dtype"), [pytest.param(c, d, id=f"{c.id}-{d}") for c, d in variants()]
 )
-def test_primitive(case: Case, dtype: DType) -> None:
+def test_primitive(case: Case, dtype: DType, name: str) -> None:
     graph, values = case.graph(dtype)
     graph = inline_calls(graph)
-    compare(run(graph, values), evaluate(graph, values))
+    compare(run(name, graph, values), evaluate(graph, values))
 
 
+@everywhere
 @settings(max_examples=150)
 @given(seed=st.integers(0, 2**32), with_state=st.booleans())
-def test_random_graph(seed: int, with_state: bool) -> None:
+def test_random_graph(name: str, seed: int, with_state: bool) -> None:
     rng = random.Random(seed)
     graph = bind(random_graph(rng, 40, calls=False), SIZES)
     if with_state:
         graph = as_state(graph, rng)
     values = arrays(graph)
-    compare(run(graph, values), evaluate(graph, values))
+    compare(run(name, graph, values), evaluate(graph, values))
 
 
 def as_state(graph: Graph, rng: random.Random) -> Graph:
@@ -112,16 +80,18 @@ def as_state(graph: Graph, rng: random.Random) -> Graph:
     return graph.with_outputs(outputs)
 
 
-def test_half_precision_is_refused() -> None:
+@everywhere
+def test_half_precision_is_refused(name: str) -> None:
     case = next(c for c in cases() if not supported(c))
     graph, _ = case.graph()
     with pytest.raises(RunError, match="computes in f32 and f64"):
-        compiled(graph)
+        compiled(name, graph)
 
 
-def test_inputs_may_have_the_names_of_what_the_code_calls() -> None:
+@everywhere
+def test_inputs_may_have_the_names_of_what_the_code_calls(name: str) -> None:
     names = ("sin", "abs", "add", "f64", "s3", "maximum", "range", "view", "dot", "k")
-    inputs = [b.input_(name, TensorType(F64, (3,))) for name in names]
+    inputs = [b.input_(word, TensorType(F64, (3,))) for word in names]
     total = inputs[0]
     for node in inputs[1:]:
         total = b.maximum(b.unary("sin", total) + node, 0.25)
@@ -129,4 +99,4 @@ def test_inputs_may_have_the_names_of_what_the_code_calls() -> None:
     outputs |= {"abs of a number": b.unary("abs", outputs.pop("dot"))}
     graph = Graph("g", tuple(inputs), tuple(outputs.values()), tuple(outputs))
     values = arrays(graph)
-    compare(run(graph, values), evaluate(graph, values))
+    compare(run(name, graph, values), evaluate(graph, values))

@@ -1,0 +1,519 @@
+"""Convolution as BLAS on unfolded images, a tile at a time, inside of TVM's parallel loop.
+
+    wide    windows smaller than the result: a tile is some rows of one image; its windows are
+            unfolded to [C * window, positions], and the kernel [O, C * window] is multiplied in
+    tall    windows larger than the result (the gradient of a kernel): a tile is some images of
+            the "batch"; [images * positions, window] of one channel after another is multiplied
+            into sums
+
+The unfolded matrix of a tile stays in cache. Tiles depend on the sizes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+from tvm import tirx
+
+from weft.backends.tvm import tir
+from weft.backends.tvm.nests import PARALLEL_WORK, Context, points
+from weft.backends.tvm.products import gemm, reads_of, with_result
+from weft.backends.tvm.tir import Buffer, Expr, Stmt
+from weft.compiler.index import Axis, along
+from weft.compiler.kernel import Convolution, Load, Result, Rewriter, Stage, Store
+
+UNFOLDED = 1 << 16  # elements of a tile's unfolded matrix: what a core's cache holds
+TALL_TILES = 16
+
+
+def print_convolution(conv: Convolution, buffers: list[Buffer]) -> list[Stmt]:
+    height, width = conv.shape[2:]
+    window = conv.kernel.shape[2:]
+    printer = _Tall if prod(window) > height * width and conv.groups == 1 else _Wide
+    return printer(conv, buffers).statements()
+
+
+class _Wide:
+    """One image's rows at a time."""
+
+    def __init__(self, conv: Convolution, buffers: list[Buffer]) -> None:
+        self.conv, self.buffers = conv, buffers
+        self.images, self.outputs, self.height, self.width = conv.shape
+        self.channels = conv.kernel.shape[1]  # of a group
+        self.window = conv.kernel.shape[2:]
+        self.depth = self.channels * prod(self.window)
+        self.dtype = conv.ports[conv.x.port].dtype
+        rows = max(1, UNFOLDED // max(1, self.depth * self.width))
+        blocks = -(-self.height // min(rows, self.height))
+        self.rows = -(-self.height // blocks)
+        self.blocks = -(-self.height // self.rows)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether an image is its own unfolded matrix."""
+        conv = self.conv
+        _, c, y, x = conv.x.strides
+        return (
+            prod(self.window) == 1
+            and conv.strides == (1, 1)
+            and conv.lhs_dilation == (1, 1)
+            and not any(map(any, conv.padding))
+            and (x == 1 or self.width == 1)
+            and (y == self.width or self.height == 1)
+            and (c >= self.height * self.width or self.channels == 1)
+        )
+
+    def statements(self) -> list[Stmt]:
+        flops = 2 * prod(self.conv.shape) * self.depth
+        parallel = flops > 8 * PARALLEL_WORK
+        found: list[Stmt] = []
+        weights = self._weights(found)
+        rest = self.height - (self.blocks - 1) * self.rows
+
+        def tile(flat: Expr) -> list[Stmt]:
+            blocks = tir.number(self.blocks)
+            image, block = tirx.truncdiv(flat, blocks), tirx.truncmod(flat, blocks)
+            if rest == self.rows:
+                return self._tile(weights, image, block, self.rows)
+            last = block.equal(tir.number(self.blocks - 1))
+            return [
+                tir.when(
+                    tirx.Not(last), tir.sequence(self._tile(weights, image, block, self.rows))
+                ),
+                tir.when(last, tir.sequence(self._tile(weights, image, block, rest))),
+            ]
+
+        count = self.images * self.blocks
+        kind = "parallel" if parallel and count > 1 else "serial"
+        return [*found, tir.loop(count, tile, kind, "tile")]
+
+    def _weights(self, found: list[Stmt]) -> tuple[Buffer, int]:
+        """The kernel as a contiguous matrix: as it is, or as a copy."""
+        view = self.conv.kernel
+        o, c, y, x = view.strides
+        kh, kw = self.window
+        sizes = (
+            (o, self.depth, self.outputs),
+            (c, kh * kw, self.channels),
+            (y, kw, kh),
+            (x, 1, kw),
+        )
+        if all(stride == wanted or size == 1 for stride, wanted, size in sizes):
+            return self.buffers[view.port], self.depth
+        buffer, make = tir.local("weights", tir.stored(self.dtype), prod(view.shape), "global")
+        found.append(make)
+        found.append(_copy(buffer, self.buffers[view.port], view.shape, view.strides))
+        return buffer, self.depth
+
+    def _tile(self, weights: tuple[Buffer, int], image: Expr, block: Expr, rows: int) -> list[Stmt]:
+        conv, size = self.conv, rows * self.width
+        found: list[Stmt] = []
+        row = block * tir.number(self.rows)
+        per_group = self.outputs // conv.groups
+        target, stage = _target(conv)
+        *_, axis_y, axis_x = conv.epilogue.axes
+        env = dict(zip(conv.epilogue.axes, (image, tir.number(0), row, tir.number(0)), strict=True))
+        context = Context(self.buffers, {})
+        if target is None:
+            out, make = tir.local("tile", tir.stored(self.dtype), self.outputs * size, "global")
+            found.append(make)
+            start, stride = tir.number(0), size
+        else:
+            out = self.buffers[target.port]
+            start = context.emitter(env).index(target.index)
+            stride = max(target.index.factor(conv.epilogue.axes[1]) or 0, size)
+        if not self.is_plain:
+            unfolded, make = tir.local(
+                "unfolded", tir.stored(self.dtype), self.depth * size, "global"
+            )
+            found.append(make)
+        for_group = []
+
+        def group(number: Expr) -> list[Stmt]:
+            made: list[Stmt] = []
+            n, c, _, _ = conv.x.strides
+            base = image * tir.number(n) + number * tir.number(self.channels * c)
+            if self.is_plain:
+                source, place, lead = (
+                    self.buffers[conv.x.port],
+                    base + row * tir.number(self.width),
+                    c,
+                )
+            else:
+                made.append(self._unfold(unfolded, base, row, rows))
+                source, place, lead = unfolded, tir.number(0), size
+            made.append(
+                gemm(
+                    self.dtype,
+                    (per_group, size, self.depth),
+                    (weights[0], number * tir.number(per_group * self.depth), weights[1], False),
+                    (source, place, max(lead, size), False),
+                    (out, start + number * tir.number(per_group * stride), stride),
+                )
+            )
+            return made
+
+        for_group.append(tir.loop(conv.groups, group, name="group"))
+        found += for_group
+        if stage is None:
+            return found
+        inner_c, inner_y, inner_x = Axis(self.outputs), Axis(rows), Axis(self.width)
+        axis_n, axis_c = conv.epilogue.axes[:2]
+        if target is None:
+            place = along(inner_c) * size + along(inner_y) * self.width + along(inner_x)
+            element = Load(self.dtype, len(self.buffers), place)
+            context = Context([*self.buffers, out], {})
+        else:
+            element = Load(self.dtype, target.port, target.index)
+        first = Axis(self.height)
+        rewriter = Rewriter(
+            {
+                axis_c: along(inner_c),
+                axis_y: along(first) + along(inner_y),
+                axis_x: along(inner_x),
+            }
+        )
+        local = rewriter.stage(with_result(stage, element), (inner_c, inner_y, inner_x))
+        return found + points(local, context, {axis_n: image, first: row}, parallel=False)
+
+    def _unfold(self, out: Buffer, base: Expr, row: Expr, rows: int) -> Stmt:
+        """[channel, window y, window x, row, column] of the windows of some rows."""
+        conv = self.conv
+        kh, kw = self.window
+        _, c, y, x = conv.x.strides
+        _, _, in_height, in_width = conv.x.shape
+        size = rows * self.width
+
+        def line(channel: Expr, v: Expr, u: int, r: Expr) -> list[Stmt]:
+            """One row of results for one place of the window."""
+            into = (
+                channel * tir.number(kh * kw) + v * tir.number(kw) + tir.number(u)
+            ) * tir.number(size) + r * tir.number(self.width)
+            spread = conv.lhs_dilation[0]
+            place = (
+                (row + r) * tir.number(conv.strides[0])
+                + v * tir.number(conv.rhs_dilation[0])
+                - tir.number(conv.padding[0][0])
+            )
+            inside = tirx.all(
+                place >= tir.number(0), place < tir.number((in_height - 1) * spread + 1)
+            )
+            source = place
+            if spread > 1:
+                inside = tirx.all(
+                    inside, tirx.truncmod(place, tir.number(spread)).equal(tir.number(0))
+                )
+                source = tirx.truncdiv(place, tir.number(spread))
+            start = base + channel * tir.number(c) + source * tir.number(y)
+            copy, zero = self._line(out, into, start, x, u, in_width)
+            whole = conv.padding[0] == (0, 0) and spread == 1
+            return [copy] if whole else [tir.either(inside, copy, zero)]
+
+        def place(channel: Expr) -> list[Stmt]:
+            def vertical(v: Expr) -> list[Stmt]:
+                return [
+                    tir.loop(rows, lambda r, u=u: line(channel, v, u, r), name="row")  # type: ignore[misc]
+                    for u in range(kw)
+                ]
+
+            return [tir.loop(kh, vertical, name="v")]
+
+        return tir.loop(self.channels, place, name="channel")
+
+    def _line(
+        self, out: Buffer, into: Expr, start: Expr, step: int, u: int, in_width: int
+    ) -> tuple[Stmt, Stmt]:
+        """The copy of one line, and the line of zeros where it is outside."""
+        conv = self.conv
+        stride, spread = conv.strides[1], conv.lhs_dilation[1]
+        shift = u * conv.rhs_dilation[1] - conv.padding[1][0]
+        source = self.buffers[conv.x.port]
+        zero = tirx.const(0.0, tir.stored(self.dtype))
+        inside = [
+            j
+            for j in range(self.width)
+            if 0 <= j * stride + shift <= (in_width - 1) * spread
+            and (j * stride + shift) % spread == 0
+        ]
+
+        def clear(begin: int, end: int) -> list[Stmt]:
+            if begin >= end:
+                return []
+            return [
+                tir.loop(
+                    end - begin,
+                    lambda j: [tir.store(out, into + tir.number(begin) + j, zero)],
+                    "vectorized" if end - begin > 1 else "serial",
+                )
+            ]
+
+        zeros = tir.sequence(clear(0, self.width))
+        if not inside:
+            return zeros, zeros
+        first, last, gap = inside[0], inside[-1], inside[1] - inside[0] if len(inside) > 1 else 1
+        begin = (first * stride + shift) // spread
+        jump = gap * stride // spread if len(inside) > 1 else 1
+        made = clear(0, self.width) if gap > 1 else [*clear(0, first), *clear(last + 1, self.width)]
+        dense = gap == 1 and jump * step == 1
+
+        def element(j: Expr) -> list[Stmt]:
+            place = start + tir.number(begin * step) + j * tir.number(jump * step)
+            return [
+                tir.store(
+                    out, into + tir.number(first) + j * tir.number(gap), tir.load(source, place)
+                )
+            ]
+
+        made.append(
+            tir.loop(
+                len(inside), element, "vectorized" if dense and len(inside) > 1 else "serial", "j"
+            )
+        )
+        return tir.sequence(made), zeros
+
+
+class _Tall(_Wide):
+    """Sums over large windows: every tile goes through all channels in order."""
+
+    def statements(self) -> list[Stmt]:
+        positions = self.height * self.width
+        window = prod(self.window)
+        flops = 2 * prod(self.conv.shape) * self.depth
+        parallel = flops > 8 * PARALLEL_WORK
+        tile = self.images
+        least = max(1, UNFOLDED // max(1, positions * window))
+        while tile > least or (parallel and tile > 1 and self.images // tile < TALL_TILES):
+            tile = -(-tile // 2)
+            if tile == 1:
+                break
+        blocks = -(-self.images // tile)
+        rest = self.images - (blocks - 1) * tile
+        found: list[Stmt] = []
+        weights = self._channels_first(found)
+
+        def one(block: Expr) -> list[Stmt]:
+            if rest == tile:
+                return self._sum(weights, block * tir.number(tile), tile)
+            last = block.equal(tir.number(blocks - 1))
+            start = block * tir.number(tile)
+            return [
+                tir.when(tirx.Not(last), tir.sequence(self._sum(weights, start, tile))),
+                tir.when(last, tir.sequence(self._sum(weights, start, rest))),
+            ]
+
+        kind = "parallel" if parallel and blocks > 1 else "serial"
+        return [*found, tir.loop(blocks, one, kind, "tile")]
+
+    def _channels_first(self, found: list[Stmt]) -> tuple[Buffer, int, int, bool]:
+        """For each channel the kernel [output, window]: buffer, steps, and whether transposed."""
+        view = self.conv.kernel
+        o, c, y, x = view.strides
+        kh, kw = self.window
+        window = kh * kw
+        lined = (y == kw * x or kh == 1) and (x >= 1)
+        if lined and (x == 1 or kw == 1) and (o >= window or self.outputs == 1):
+            return self.buffers[view.port], c, max(o, window), False
+        order = (1, 0, 2, 3)
+        buffer, make = tir.local("weights", tir.stored(self.dtype), prod(view.shape), "global")
+        found.append(make)
+        shape = tuple(view.shape[i] for i in order)
+        strides = tuple(view.strides[i] for i in order)
+        found.append(_copy(buffer, self.buffers[view.port], shape, strides))
+        return buffer, self.outputs * window, window, False
+
+    def _sum(self, weights: tuple[Buffer, int, int, bool], first: Expr, images: int) -> list[Stmt]:
+        conv = self.conv
+        positions, window = self.height * self.width, prod(self.window)
+        size = images * positions
+        name = tir.stored(self.dtype)
+        sums, make = tir.local("sums", name, self.outputs * size, "global")
+        unfolded, make_unfolded = tir.local("unfolded", name, size * window, "global")
+        found: list[Stmt] = [make, make_unfolded]
+        zero = tirx.const(0.0, name)
+        found.append(_filled(sums, self.outputs * size, zero))
+        n, c, _, _ = conv.x.strides
+
+        def channel(number: Expr) -> list[Stmt]:
+            def image(i: Expr) -> list[Stmt]:
+                base = (first + i) * tir.number(n) + number * tir.number(c)
+                return [self._gather(unfolded, i * tir.number(positions), base)]
+
+            buffer, step, lead, _ = weights
+            return [
+                tir.loop(images, image, name="image"),
+                gemm(
+                    self.dtype,
+                    (self.outputs, size, window),
+                    (buffer, number * tir.number(step), lead, False),
+                    (unfolded, tir.number(0), window, True),
+                    (sums, tir.number(0), size),
+                    add=True,
+                ),
+            ]
+
+        found.append(tir.loop(self.channels, channel, name="channel"))
+        inner_n, inner_c = Axis(images), Axis(self.outputs)
+        inner_y, inner_x = Axis(self.height), Axis(self.width)
+        place = (
+            along(inner_c) * size
+            + along(inner_n) * positions
+            + along(inner_y) * self.width
+            + along(inner_x)
+        )
+        element = Load(self.dtype, len(self.buffers), place)
+        axis_n, axis_c, axis_y, axis_x = conv.epilogue.axes
+        start = Axis(self.images)
+        rewriter = Rewriter(
+            {
+                axis_n: along(start) + along(inner_n),
+                axis_c: along(inner_c),
+                axis_y: along(inner_y),
+                axis_x: along(inner_x),
+            }
+        )
+        stage = rewriter.stage(
+            with_result(conv.epilogue, element), (inner_n, inner_c, inner_y, inner_x)
+        )
+        context = Context([*self.buffers, sums], {})
+        return found + points(stage, context, {start: first}, parallel=False)
+
+    def _gather(self, out: Buffer, first: Expr, base: Expr) -> Stmt:
+        """For each position the elements of its window, one line of the window after another."""
+        conv = self.conv
+        kh, kw = self.window
+        _, _, y, x = conv.x.strides
+        _, _, in_height, in_width = conv.x.shape
+        source = self.buffers[conv.x.port]
+        zero = tirx.const(0.0, tir.stored(self.dtype))
+        spread_y, spread_x = conv.lhs_dilation
+
+        def position(p_y: Expr, p_x: int) -> list[Stmt]:
+            row = first + p_y * tir.number(self.width) + tir.number(p_x)
+            shift = p_x * conv.strides[1] - conv.padding[1][0]
+            step = conv.rhs_dilation[1]
+            inside = [
+                j
+                for j in range(kw)
+                if 0 <= j * step + shift <= (in_width - 1) * spread_x
+                and (j * step + shift) % spread_x == 0
+            ]
+
+            def line(v: Expr) -> list[Stmt]:
+                into = row * tir.number(kh * kw) + v * tir.number(kw)
+                place = (
+                    p_y * tir.number(conv.strides[0])
+                    + v * tir.number(conv.rhs_dilation[0])
+                    - tir.number(conv.padding[0][0])
+                )
+                test = tirx.all(
+                    place >= tir.number(0), place < tir.number((in_height - 1) * spread_y + 1)
+                )
+                lined = place
+                if spread_y > 1:
+                    test = tirx.all(
+                        test, tirx.truncmod(place, tir.number(spread_y)).equal(tir.number(0))
+                    )
+                    lined = tirx.truncdiv(place, tir.number(spread_y))
+                start = base + lined * tir.number(y)
+                zeros = tir.loop(
+                    kw,
+                    lambda j: [tir.store(out, into + j, zero)],
+                    "vectorized" if kw > 1 else "serial",
+                )
+                if not inside:
+                    return [zeros]
+                gap = inside[1] - inside[0] if len(inside) > 1 else 1
+                begin = (inside[0] * step + shift) // spread_x
+                jump = gap * step // spread_x if len(inside) > 1 else 1
+                copied: list[Stmt] = []
+                if len(inside) < kw:
+                    copied.append(zeros)
+
+                def element(j: Expr) -> list[Stmt]:
+                    at = start + tir.number(begin * x) + j * tir.number(jump * x)
+                    to = into + tir.number(inside[0]) + j * tir.number(gap)
+                    return [tir.store(out, to, tir.load(source, at))]
+
+                dense = gap == 1 and jump * x == 1 and len(inside) > 1
+                copied.append(
+                    tir.loop(len(inside), element, "vectorized" if dense else "serial", "j")
+                )
+                return [tir.either(test, tir.sequence(copied), zeros)]
+
+            return [tir.loop(kh, line, name="v")]
+
+        return tir.loop(
+            self.height,
+            lambda p_y: [part for p_x in range(self.width) for part in position(p_y, p_x)],
+            name="y",
+        )
+
+
+def _filled(out: Buffer, size: int, value: Expr) -> Stmt:
+    lanes = 16
+    full, rest = divmod(size, lanes)
+    parts: list[Stmt] = []
+    if full:
+        parts.append(
+            tir.loop(
+                full,
+                lambda i: [
+                    tir.loop(
+                        lanes,
+                        lambda j: [tir.store(out, i * tir.number(lanes) + j, value)],
+                        "vectorized",
+                    )
+                ],
+            )
+        )
+    if rest:
+        parts.append(
+            tir.loop(rest, lambda j: [tir.store(out, tir.number(full * lanes) + j, value)])
+        )
+    return tir.sequence(parts)
+
+
+def _copy(out: Buffer, source: Buffer, shape: tuple[int, ...], strides: tuple[int, ...]) -> Stmt:
+    """Elements in row-major order of their shape."""
+
+    def nested(axis: int) -> Callable[[Expr, Expr], list[Stmt]]:
+        def body(into: Expr, start: Expr) -> list[Stmt]:
+            if axis == len(shape):
+                return [tir.store(out, into, tir.load(source, start))]
+            return [
+                tir.loop(
+                    shape[axis],
+                    lambda i: nested(axis + 1)(
+                        into + i * tir.number(prod(shape[axis + 1 :])),
+                        start + i * tir.number(strides[axis]),
+                    ),
+                )
+            ]
+
+        return body
+
+    return tir.sequence(nested(0)(tir.number(0), tir.number(0)))
+
+
+def _target(conv: Convolution) -> tuple[Store | None, Stage | None]:
+    """Where BLAS may write, see `products`: rows of a result that nothing else reads."""
+    stage = conv.epilogue
+    _, axis_c, axis_y, axis_x = stage.axes
+    width, dtype = axis_x.extent, conv.ports[conv.x.port].dtype
+    taken = reads_of(stage) | {conv.x.port, conv.kernel.port}
+    for store in sorted(stage.stores, key=lambda s: not isinstance(s.value, Result)):
+        factors = [store.index.factor(axis) for axis in stage.axes]
+        if (
+            conv.ports[store.port].dtype == dtype
+            and store.port not in taken
+            and None not in factors
+            and (factors[3] == 1 or width == 1)
+            and (factors[2] == width or axis_y.extent == 1)
+            and ((factors[1] or 0) >= width * axis_y.extent or axis_c.extent == 1)
+        ):
+            rest = tuple(
+                s for s in stage.stores if s is not store or not isinstance(s.value, Result)
+            )
+            return store, Stage(stage.axes, (), rest) if rest else None
+    return None, stage

@@ -1,0 +1,394 @@
+"""Kernels as loops: what native backends print, whatever the language they print.
+
+    y = softmax over rows of x: f32[32, 10]
+
+    kernel nest                        a nest: at each point of `rows`, its stages in order
+      rows i < 32
+      stage j < 10                     a stage: loops over its axes,
+        fold %0 = max x[10*i + j]        folds values over them
+      stage j < 10
+        fold %1 = sum exp(x[10*i + j] - %0)
+      stage j < 10
+        y[10*i + j] = exp(x[10*i + j] - %0) / %1
+
+Movement is gone: a transpose or a slice is another index. Scalars are nodes shared by identity; a
+backend gives a name to what is used twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from weft.compiler.graph import Node
+from weft.compiler.index import Axis, Datum, Index
+from weft.compiler.plan import Buffer
+from weft.compiler.types import DType
+
+
+@dataclass(frozen=True)
+class Port:
+    """Memory that a kernel reads or writes: a buffer from an element on."""
+
+    buffer: Buffer
+    offset: int
+
+    @property
+    def dtype(self) -> DType:
+        return self.buffer.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class Scalar:
+    """One element of a value, as a function of the axes. Compared by identity."""
+
+    dtype: DType
+
+    @cached_property
+    def axes(self) -> frozenset[Axis]:
+        """The axes that it depends on."""
+        found: frozenset[Axis] = frozenset()
+        for part in self.operands:
+            found |= part.axes
+        for index in self.indices:
+            found |= index.axes
+        return found
+
+    @property
+    def operands(self) -> tuple[Scalar, ...]:
+        return ()
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        return ()
+
+    def replaced(self, by: Mapping[Axis, Index]) -> Scalar:
+        """Other indices for some axes."""
+        return Rewriter(by)(self)
+
+    def rebuilt(self, operands: tuple[Scalar, ...], indices: tuple[Index, ...]) -> Scalar:
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Literal(Scalar):
+    value: int | float | bool
+
+
+@dataclass(frozen=True, eq=False)
+class Load(Scalar):
+    """An element of a port."""
+
+    port: int
+    index: Index
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        return (self.index,)
+
+    def rebuilt(self, operands: tuple[Scalar, ...], indices: tuple[Index, ...]) -> Scalar:
+        return Load(self.dtype, self.port, *indices)
+
+
+@dataclass(frozen=True, eq=False)
+class Position(Scalar):
+    """An index as a number (iota)."""
+
+    index: Index
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        return (self.index,)
+
+    def rebuilt(self, operands: tuple[Scalar, ...], indices: tuple[Index, ...]) -> Scalar:
+        return Position(self.dtype, *indices)
+
+
+@dataclass(frozen=True, eq=False)
+class Apply(Scalar):
+    """An elementwise op of the op table."""
+
+    op: str
+    parts: tuple[Scalar, ...]
+
+    @property
+    def operands(self) -> tuple[Scalar, ...]:
+        return self.parts
+
+    def rebuilt(self, operands: tuple[Scalar, ...], indices: tuple[Index, ...]) -> Scalar:
+        return Apply(self.dtype, self.op, operands)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """`low <= index < high`, and `index - low` a multiple of `step`."""
+
+    low: int
+    high: int
+    step: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Guard(Scalar):
+    """`value` where each index keeps its bound, else `other`; nothing is read outside."""
+
+    value: Scalar
+    other: Scalar
+    tests: tuple[Index, ...]
+    bounds: tuple[Bound, ...]
+
+    @property
+    def operands(self) -> tuple[Scalar, ...]:
+        return self.value, self.other
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        return self.tests
+
+    def rebuilt(self, operands: tuple[Scalar, ...], indices: tuple[Index, ...]) -> Scalar:
+        value, other = operands
+        return Guard(self.dtype, value, other, indices, self.bounds)
+
+
+@dataclass(frozen=True, eq=False)
+class Bits(Scalar):
+    """The random word at a flat position; operands are the words of the seed, and the step."""
+
+    key: tuple[Scalar, ...]
+    stream: str
+    position: Index
+
+    @property
+    def operands(self) -> tuple[Scalar, ...]:
+        return self.key
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        return (self.position,)
+
+    def rebuilt(self, operands: tuple[Scalar, ...], indices: tuple[Index, ...]) -> Scalar:
+        return Bits(self.dtype, operands, self.stream, *indices)
+
+
+@dataclass(frozen=True, eq=False)
+class Result(Scalar):
+    """What a fold of an earlier stage came to, for the current row."""
+
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A reduction over the axes of a stage: `sum`, `prod`, `max`, `min`, `and` or `or`.
+
+    `arg_max` and `arg_min` give `place` where the value is the extreme, the first in loop order.
+    """
+
+    number: int
+    how: str
+    value: Scalar
+    dtype: DType
+    place: Scalar | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """Write a value at a port's index."""
+
+    port: int
+    index: Index
+    value: Scalar
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    axes: tuple[Axis, ...]
+    folds: tuple[Fold, ...]
+    stores: tuple[Store, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Nest:
+    """For each point of `rows` the stages in order. Points of rows don't depend on each other.
+
+    Within a stage, each point reads all that it reads before it writes.
+    """
+
+    ports: tuple[Port, ...]
+    rows: tuple[Axis, ...]
+    stages: tuple[Stage, ...]
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """Where a batch of matrices lies in a port: element `sum(b * batch) + row*r + column*c`."""
+
+    port: int
+    batch: tuple[int, ...]
+    row: int
+    column: int
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """`out[b, m, n] = sum over k of lhs[b, m, k] * rhs[b, k, n]`, then an epilogue.
+
+    The epilogue's stage runs over (batch axes..., m, n); `Result(0)` is the product's element.
+    """
+
+    ports: tuple[Port, ...]
+    batch: tuple[int, ...]
+    sizes: tuple[int, int, int]  # m, n, k
+    lhs: Matrix
+    rhs: Matrix
+    epilogue: Stage
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """A value in a port: the element at index `i` is number `sum(i * strides)`."""
+
+    port: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution:
+    """A convolution of images, `conv` with two spatial axes, then an epilogue.
+
+    The epilogue's stage runs over (image, channel, y, x); `Result(0)` is the sum.
+    """
+
+    ports: tuple[Port, ...]
+    x: View
+    kernel: View
+    strides: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    lhs_dilation: tuple[int, int]
+    rhs_dilation: tuple[int, int]
+    groups: int
+    epilogue: Stage
+    nodes: tuple[Node, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Images, channels, height and width of the result."""
+        return tuple(axis.extent for axis in self.epilogue.axes)
+
+
+@dataclass(frozen=True, eq=False)
+class Special:
+    """An op with a kernel of its own: sorting, running sums, scattering.
+
+    `views` are its operands and its result. `scatter_add` finds its operand there: its views are
+    the indices, the updates and the result.
+    """
+
+    ports: tuple[Port, ...]
+    node: Node
+    views: tuple[View, ...]
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where a value of a turn is: in turn `k`, `k * step` elements after the start of a port.
+
+    With a `period` it is `k mod period` steps. In the first or the last turn it may be at the
+    start of another port.
+    """
+
+    port: int
+    step: int = 0
+    period: int | None = None
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Turns:
+    """A loop: its kernels in every turn.
+
+    They have ports of their own: into buffers of the body's plan. `tracks` says where those that
+    come from outside are; the body's own arena starts at the port `arena`.
+    """
+
+    ports: tuple[Port, ...]
+    length: int
+    arena: int
+    tracks: Mapping[Buffer, Track]
+    kernels: tuple[Kernel, ...]
+    nodes: tuple[Node, ...]
+
+
+Kernel = Nest | Product | Convolution | Special | Turns
+
+
+class Rewriter:
+    """Replaces axes by indices throughout scalars, keeping what is shared shared."""
+
+    def __init__(self, by: Mapping[Axis, Index]) -> None:
+        self.by = by
+        self._done: dict[int, tuple[Scalar, Scalar]] = {}
+
+    def __call__(self, scalar: Scalar) -> Scalar:
+        if not (scalar.axes & self.by.keys()):
+            return scalar
+        if id(scalar) not in self._done:
+            made = scalar.rebuilt(
+                tuple(self(part) for part in scalar.operands),
+                tuple(self.index(index) for index in scalar.indices),
+            )
+            self._done[id(scalar)] = scalar, made
+        return self._done[id(scalar)][1]
+
+    def index(self, index: Index) -> Index:
+        return index.replaced(self.by)
+
+    def stage(self, stage: Stage, axes: tuple[Axis, ...]) -> Stage:
+        return Stage(
+            axes,
+            tuple(
+                Fold(f.number, f.how, self(f.value), f.dtype, f.place and self(f.place))
+                for f in stage.folds
+            ),
+            tuple(Store(s.port, self.index(s.index), self(s.value)) for s in stage.stores),
+        )
+
+
+def walk(stage: Stage, visit: Callable[[Scalar], None]) -> None:
+    """Visit every scalar of a stage once, operands first."""
+    seen: set[int] = set()
+
+    def go(scalar: Scalar) -> None:
+        if id(scalar) in seen:
+            return
+        seen.add(id(scalar))
+        for part in scalar.operands:
+            go(part)
+        for index in scalar.indices:
+            for atom, _ in index.terms:
+                if isinstance(atom, Datum):
+                    go(atom.scalar)
+        visit(scalar)
+
+    for fold in stage.folds:
+        go(fold.value)
+        if fold.place is not None:
+            go(fold.place)
+    for store in stage.stores:
+        go(store.value)
+        for atom, _ in store.index.terms:
+            if isinstance(atom, Datum):
+                go(atom.scalar)
+
+
+def stage_indices(stage: Stage) -> list[Index]:
+    """Every index that a stage uses."""
+    found = [store.index for store in stage.stores]
+    walk(stage, lambda scalar: found.extend(scalar.indices))
+    return found

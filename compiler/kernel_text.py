@@ -1,0 +1,175 @@
+"""Kernels as text: for people, for `--emit kernel`, and to tell which kernels are the same.
+
+Axes and ports have numbers in the order in which they appear, so that two kernels that differ only
+in where their memory is have one text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from weft.compiler.index import Atom, Axis, Datum, Floor, Index
+from weft.compiler.kernel import (
+    Apply,
+    Bits,
+    Convolution,
+    Guard,
+    Kernel,
+    Literal,
+    Load,
+    Nest,
+    Position,
+    Product,
+    Result,
+    Scalar,
+    Special,
+    Stage,
+    Track,
+    Turns,
+    View,
+)
+
+
+def text(kernel: Kernel) -> str:
+    """The kernel in lines."""
+    return _Printer().kernel(kernel)
+
+
+@dataclass(eq=False)
+class _Printer:
+    lines: list[str] = field(default_factory=list)
+    axes: dict[Axis, str] = field(default_factory=dict)
+    _names: dict[int, str] = field(default_factory=dict)
+    _kept: list[Scalar] = field(default_factory=list)
+
+    def kernel(self, kernel: Kernel) -> str:
+        ports = ", ".join(f"p{i}: {p.dtype}" for i, p in enumerate(kernel.ports))
+        self.line(0, f"kernel {type(kernel).__name__.lower()}({ports})")
+        match kernel:
+            case Nest():
+                self.line(1, f"rows {self.declare(kernel.rows)}".rstrip())
+                for stage in kernel.stages:
+                    self.stage(stage)
+            case Product():
+                a, b, (m, n, k) = kernel.lhs, kernel.rhs, kernel.sizes
+                self.line(1, f"batch {list(kernel.batch)} m {m} n {n} k {k}")
+                for name, matrix in (("lhs", a), ("rhs", b)):
+                    self.line(
+                        1,
+                        f"{name} p{matrix.port} batch {list(matrix.batch)} "
+                        f"row {matrix.row} column {matrix.column}",
+                    )
+                self.stage(kernel.epilogue)
+            case Convolution():
+                for name, view in (("x", kernel.x), ("kernel", kernel.kernel)):
+                    self.view(name, view)
+                self.line(
+                    1,
+                    f"strides {kernel.strides} padding {kernel.padding} lhs_dilation "
+                    f"{kernel.lhs_dilation} rhs_dilation {kernel.rhs_dilation} "
+                    f"groups {kernel.groups}",
+                )
+                self.stage(kernel.epilogue)
+            case Special():
+                attributes = {k: v for k, v in kernel.node.attributes.items() if k != "body"}
+                self.line(1, f"{kernel.node.op.name} {attributes}")
+                for number, view in enumerate(kernel.views):
+                    self.view(f"view {number}", view)
+            case Turns():
+                self.turns(kernel)
+        return "\n".join(self.lines) + "\n"
+
+    def line(self, depth: int, words: str) -> None:
+        self.lines.append("  " * depth + words)
+
+    def view(self, name: str, view: View) -> None:
+        self.line(1, f"{name} p{view.port} {list(view.shape)} steps {list(view.strides)}")
+
+    def turns(self, turns: Turns) -> None:
+        self.line(1, f"turns k < {turns.length}, memory p{turns.arena}")
+        for buffer, track in turns.tracks.items():
+            self.line(2, f"{buffer.name} at {_track(track)}")
+        names = {id(buffer): buffer.name for buffer in turns.tracks}
+        for kernel in turns.kernels:
+            ports = (
+                names.get(id(port.buffer), port.buffer.name)
+                + f"[{port.offset}]" * (port.offset > 0)
+                for port in kernel.ports
+            )
+            self.line(2, f"call {', '.join(ports)}")
+            for words in text(kernel).splitlines():
+                self.line(3, words)
+
+    def declare(self, axes: tuple[Axis, ...]) -> str:
+        return ", ".join(f"{self.axis(axis)} < {axis.extent}" for axis in axes)
+
+    def axis(self, axis: Axis) -> str:
+        return self.axes.setdefault(axis, f"i{len(self.axes)}")
+
+    def stage(self, stage: Stage) -> None:
+        self.line(1, f"stage {self.declare(stage.axes)}".rstrip())
+        for fold in stage.folds:
+            value = self.scalar(fold.value)
+            place = "" if fold.place is None else f" at {self.scalar(fold.place)}"
+            self.line(2, f"fold %{fold.number} = {fold.how} {value} : {fold.dtype}{place}")
+        for store in stage.stores:
+            value = self.scalar(store.value)
+            self.line(2, f"p{store.port}[{self.index(store.index)}] = {value}")
+
+    def scalar(self, scalar: Scalar) -> str:
+        """The scalar; operations get a name, so that sharing shows."""
+        if id(scalar) in self._names:
+            return self._names[id(scalar)]
+        match scalar:
+            case Literal():
+                return f"{scalar.value!r}:{scalar.dtype}"
+            case Load():
+                return f"p{scalar.port}[{self.index(scalar.index)}]"
+            case Position():
+                return f"{scalar.dtype}({self.index(scalar.index)})"
+            case Result():
+                return f"%{scalar.number}"
+            case Apply():
+                parts = ", ".join(self.scalar(part) for part in scalar.parts)
+                made = f"{scalar.op}({parts})"
+            case Guard():
+                tests = " and ".join(
+                    f"{b.low} <= {self.index(i)} < {b.high}" + (f" by {b.step}" * (b.step > 1))
+                    for i, b in zip(scalar.tests, scalar.bounds, strict=True)
+                )
+                made = f"{self.scalar(scalar.value)} if {tests} else {self.scalar(scalar.other)}"
+            case Bits():
+                words = ", ".join(self.scalar(word) for word in scalar.key)
+                made = f"bits({words}, {scalar.stream!r}, {self.index(scalar.position)})"
+            case _:
+                raise AssertionError(scalar)
+        name = f"v{len(self._names)}"
+        self._names[id(scalar)] = name
+        self._kept.append(scalar)
+        self.line(2, f"{name} = {made} : {scalar.dtype}")
+        return name
+
+    def index(self, index: Index) -> str:
+        parts = []
+        for atom, factor in index.terms:
+            name = self._atom(atom)
+            parts.append(name if factor == 1 else f"{factor}*{name}")
+        if index.constant or not parts:
+            parts.append(str(index.constant))
+        return " + ".join(parts).replace("+ -", "- ")
+
+    def _atom(self, atom: Atom) -> str:
+        if isinstance(atom, Axis):
+            return self.axis(atom)
+        if isinstance(atom, Datum):
+            return f"at({self.scalar(atom.scalar)}, {atom.limit})"
+        sign = "//" if isinstance(atom, Floor) else "%"
+        return f"(({self.index(atom.index)}) {sign} {atom.divisor})"
+
+
+def _track(track: Track) -> str:
+    turn = "k" if track.period is None else f"(k % {track.period})"
+    words = f"p{track.port}" + (f" + {track.step}*{turn}" if track.step else "")
+    for when, port in (("first", track.first), ("last", track.last)):
+        words += "" if port is None else f", {when} p{port}"
+    return words.replace("+ -", "- ")

@@ -1,0 +1,60 @@
+"""The backends that can run here: what holds for one of them has to hold for all."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+
+import numpy as np
+
+from weft.backends.base import Backend, Executable
+from weft.compiler.graph import Graph
+from weft.compiler.passes.fuse import fuse
+from weft.compiler.passes.memory import plan
+from weft.runtime.backends import BACKENDS
+
+# What each needs beside NumPy.
+_NEEDS = {"numpy": (), "tvm": ("tvm", "scipy_openblas32")}
+
+INSTALLED = tuple(name for name in BACKENDS if all(map(find_spec, _NEEDS[name])))
+
+
+@cache
+def backend(name: str) -> Backend:
+    return BACKENDS[name]()
+
+
+def compiled(name: str, graph: Graph) -> Executable:
+    found = backend(name)
+    return found.compile(plan(graph, fuse(graph), found.abilities))
+
+
+def run(name: str, graph: Graph, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Two calls of one binding; the second must not see what the first left behind."""
+    program = compiled(name, graph)
+    updated = {n for n in graph.output_names if n in graph.named_inputs}
+    results = []
+    for _ in range(2):
+        state = {name: np.array(values[name]) for name in updated}
+        step = program.bind(state)
+        given_inputs = {k: v.copy() for k, v in values.items() if k not in updated}
+        step({k: np.ones_like(v) for k, v in given_inputs.items()})
+        for name in updated:
+            state[name][...] = values[name]
+        results.append(step(given_inputs) | state)
+        for name, array in given_inputs.items():
+            np.testing.assert_array_equal(array, values[name])
+    for name, value in results[0].items():
+        np.testing.assert_array_equal(value, results[1][name])
+    return results[0]
+
+
+def compare(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """Equal types and shapes, and values up to rounding."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        got = np.asarray(found[name])
+        assert got.dtype == value.dtype, name
+        assert got.shape == value.shape, name
+        eps = np.finfo(value.dtype).eps if value.dtype.kind == "f" else 0
+        np.testing.assert_allclose(got, value, rtol=200 * eps, atol=50 * eps, err_msg=name)
