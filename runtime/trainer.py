@@ -30,7 +30,6 @@ from weft.runtime.reporting import Epoch, Progress, Reporter, Result, Start
 from weft.runtime.run_folder import RunFolder, environment
 from weft.runtime.session import session_for
 from weft.runtime.signals import Interrupted, noted
-from weft.runtime.threads import threads
 
 REPORT_SECONDS = 0.1
 KEPT_CHECKPOINTS = 2
@@ -42,7 +41,7 @@ Metrics = dict[str, float]
 
 def here(backend: Backend) -> dict[str, object]:
     """What the last bits of a run depend on: versions, machine, threads, backend."""
-    return {**environment(threads()), "backend": backend.name}
+    return {**environment(backend.threads), "backend": backend.name}
 
 
 @dataclass(eq=False)

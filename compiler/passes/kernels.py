@@ -189,28 +189,7 @@ class _Lowering:
         )
 
     def _concat(self, node: Node) -> list[Kernel]:
-        """The parts that are not in their place already."""
-        found: list[Kernel] = []
-        place, axis, start = self.plan.places[node], node.attributes["axis"], 0
-        for part in node.inputs:
-            shape = shape_of(part)
-            offset = start * place.layout.strides[axis]
-            start += shape[axis]
-            layout = Layout(place.layout.offset + offset, shape, place.layout.strides)
-            target = Place(place.buffer, layout)
-            if not part.type.size or self._is_there(part, target):
-                continue
-            found.append(self._copy(part, target))
-        return found
-
-    def _is_there(self, part: Node, target: Place) -> bool:
-        place = self.plan.places.get(part)
-        return (
-            place is not None
-            and place.buffer is target.buffer
-            and place.layout.offset == target.layout.offset
-            and place.layout.steps == target.layout.steps
-        )
+        return [self._copy(part, target) for part, target in elsewhere(self.plan, node)]
 
     def _special(self, node: Node, operands: Sequence[Node]) -> Special:
         views = [self._view(operand) for operand in (*operands, node)]
@@ -220,7 +199,7 @@ class _Lowering:
         """The operand brought to where the result is, unless it is there, and updates onto it."""
         found: list[Kernel] = []
         x, *operands = node.inputs
-        if not self._is_there(x, self.plan.places[node]):
+        if not _is_there(self.plan, x, self.plan.places[node]):
             found.append(self._copy(x, self.plan.places[node]))
             self.ports = []
         if all(operand.type.size for operand in operands):
@@ -465,6 +444,31 @@ class _Lowering:
         if port not in self.ports:
             self.ports.append(port)
         return self.ports.index(port)
+
+
+def elsewhere(plan: Plan, concat: Node) -> list[tuple[Node, Place]]:
+    """The parts of a concatenation that are not in their place already, and their places."""
+    found = []
+    place, axis, start = plan.places[concat], concat.attributes["axis"], 0
+    for part in concat.inputs:
+        shape = shape_of(part)
+        offset = start * place.layout.strides[axis]
+        start += shape[axis]
+        layout = Layout(place.layout.offset + offset, shape, place.layout.strides)
+        target = Place(place.buffer, layout)
+        if part.type.size and not _is_there(plan, part, target):
+            found.append((part, target))
+    return found
+
+
+def _is_there(plan: Plan, part: Node, target: Place) -> bool:
+    place = plan.places.get(part)
+    return (
+        place is not None
+        and place.buffer is target.buffer
+        and place.layout.offset == target.layout.offset
+        and place.layout.steps == target.layout.steps
+    )
 
 
 def moved(node: Node, at: Indices) -> Indices:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from weft.compiler.analysis import Report
     from weft.compiler.types import TensorType
     from weft.runtime.data.outside import Given
+    from weft.runtime.profile import Profile
 
 Arrays = Mapping[str, Any]
 
@@ -73,6 +74,17 @@ class Experiment:
         plan = session.plan("train_step", batch)
         report = analyse(self.loaded.experiment, session.program, plan)
         return replace(report, warnings=self.warnings)
+
+    def profile(
+        self, backend: str = "auto", graph: str = "train_step", steps: int | None = None
+    ) -> Profile:
+        """Time a graph on full batches, whole and by kernel, beside what the machine can do.
+
+        Without `steps`, for about two seconds. Data that is not at hand is made up.
+        """
+        from weft.runtime.profile import profile
+
+        return profile(self.loaded, backend_named(backend), graph, steps)
 
     def train(
         self,
