@@ -120,6 +120,16 @@ class Backend(Protocol):
         """Let all steps of this process use so many threads."""
         ...
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The distributions, beside Weft's own, whose versions its results depend on."""
+        ...
+
+    @property
+    def traits(self) -> Mapping[str, object]:
+        """What the last bits of its results depend on, beside those versions."""
+        ...
+
     def compile(self, plan: Plan) -> Executable:
         """Raises RunError for what the backend can't say."""
         ...

@@ -40,8 +40,8 @@ Metrics = dict[str, float]
 
 
 def here(backend: Backend) -> dict[str, object]:
-    """What the last bits of a run depend on: versions, machine, threads, backend."""
-    return {**environment(backend.threads), "backend": backend.name}
+    """What the last bits of a run depend on: versions, machine, backend."""
+    return {**environment(backend.packages), "backend": backend.name, **backend.traits}
 
 
 @dataclass(eq=False)

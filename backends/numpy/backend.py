@@ -129,6 +129,7 @@ class NumpyBackend:
     ops: frozenset[str] = frozenset(TABLE)
     composites: frozenset[str] = frozenset()
     abilities: Abilities = _ABILITIES
+    packages: tuple[str, ...] = ()
 
     @property
     def threads(self) -> int:
@@ -139,6 +140,11 @@ class NumpyBackend:
         found = blas.controls()
         if found is not None:
             found[1](count)
+
+    @property
+    def traits(self) -> Mapping[str, object]:
+        """Sums in another order, such as that of more threads, end in other bits."""
+        return {"threads": self.threads}
 
     def compile(self, plan: Plan) -> NumpyExecutable:
         """Print, run the printed definitions, and keep both."""

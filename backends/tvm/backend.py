@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -188,6 +188,7 @@ class TvmBackend:
     name: str = "tvm"
     composites: frozenset[str] = frozenset()
     abilities: Abilities = _ABILITIES
+    packages: tuple[str, ...] = ("apache-tvm", "scipy-openblas32")
 
     @cached_property
     def ops(self) -> frozenset[str]:
@@ -200,6 +201,11 @@ class TvmBackend:
     def use_threads(self, count: int) -> None:
         """See `Backend.use_threads`."""
         POOL.use(count)
+
+    @property
+    def traits(self) -> Mapping[str, object]:
+        """The processor that code is made for. How many threads there are does not matter."""
+        return {"processor": target.processor()}
 
     def compile(self, plan: Plan) -> TvmExecutable:
         """Kernels from the plan's groups, and native code from them."""

@@ -145,7 +145,18 @@ def test_text_that_the_terminal_cannot_show_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_leaves(spec: Path, tmp_path: Path, number: int, code: int) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "weft", "train", str(spec), "--out", str(out), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "weft",
+        "train",
+        str(spec),
+        "--backend",
+        "numpy",
+        "--out",
+        str(out),
+        "--json",
+    ]
     process = subprocess.Popen(
         [*command, "--set", "epochs=100000"],
         stdout=subprocess.PIPE,

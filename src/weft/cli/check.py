@@ -11,7 +11,6 @@ import click
 
 from weft.cli.failures import facts, show
 from weft.cli.options import (
-    DEFAULT_BACKEND,
     Command,
     backend_option,
     data_option,
@@ -37,13 +36,13 @@ SHOWN_CLASSES = 10
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("spec")
-@backend_option
+@backend_option("numpy")
 @set_option
 @data_option
 @json_option
 def command(
     spec: str,
-    backend: str | None,
+    backend: str,
     overrides: Mapping[str, str],
     data: Mapping[str, str],
     json: bool,
@@ -61,7 +60,7 @@ def command(
 
     with no_cycles():
         experiment = weft.load(Path(spec), data, **overrides)
-        report = experiment.check(backend or DEFAULT_BACKEND)
+        report = experiment.check(backend)
     for warning in report.warnings:
         show(warning)
     if json:

@@ -27,7 +27,7 @@ SHOWN_ROWS, SHOWN_LINES, SHOWN_OPS = 24, 4, 6
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("spec")
-@backend_option
+@backend_option("auto")
 @click.option(
     "--graph",
     type=click.Choice(GRAPHS),
@@ -48,7 +48,7 @@ SHOWN_ROWS, SHOWN_LINES, SHOWN_OPS = 24, 4, 6
 @json_option
 def command(
     spec: str,
-    backend: str | None,
+    backend: str,
     graph: str,
     steps: int | None,
     every: bool,
@@ -71,7 +71,7 @@ def command(
     path = writable(Path(figure)) if figure is not None else None
     if path is not None:
         require(path)  # before the work
-    found = weft.load(Path(spec), data, **overrides).profile(backend or "auto", graph, steps)
+    found = weft.load(Path(spec), data, **overrides).profile(backend, graph, steps)
     if path is not None:
         drawn(found, path)
     if json:
