@@ -26,11 +26,15 @@ class Entry:
     missing: Callable[[], str | None] = lambda: None
 
     @property
+    def absent(self) -> list[str]:
+        """The modules that it needs and that aren't installed."""
+        return [name for name in self.needs if find_spec(name) is None]
+
+    @property
     def lacks(self) -> str | None:
         """What keeps it from running here, in words; None where it can run."""
-        absent = [name for name in self.needs if find_spec(name) is None]
-        if absent:
-            return f"`{'`, `'.join(absent)}` not installed"
+        if self.absent:
+            return f"`{'`, `'.join(self.absent)}` not installed"
         return self.missing()
 
 
@@ -75,10 +79,7 @@ def backend_named(name: str) -> Backend:
     entry = BACKENDS[name]
     lacks = entry.lacks
     if lacks is not None:
-        raise RunError(
-            f"the backend `{name}` can't run here",
-            found=lacks,
-            hint=f'`pip install "weft[{entry.extra}]"`, or run on another: '
-            f"`--backend {installed()[0]}`",
-        )
+        other = f"run on another: `--backend {installed()[0]}`"
+        remedy = f'`pip install "weft[{entry.extra}]"`, or {other}' if entry.absent else other
+        raise RunError(f"the backend `{name}` can't run here", found=lacks, hint=remedy)
     return entry.load()

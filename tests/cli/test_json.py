@@ -121,14 +121,20 @@ def test_eval_of_all_parts_agrees_with_training(weft: Callable, run: Path) -> No
 
 def test_eval_of_one_part(weft: Callable, run: Path) -> None:
     found = weft("eval", run, "--split", "test", "--json").json
-    assert set(found) == {"run", "steps", "test"}
+    assert set(found) == {"run", "backend", "steps", "test"}
     assert set(found["test"]) == {"loss", "accuracy"}
 
 
 def test_predict(weft: Callable, run: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((3, 64), np.float32))
     found = weft("predict", run, "--input", "x.npy", "--output", "y.npz", "--json").json
-    assert found == {"run": str(run), "path": "y.npz", "rows": 3, "outputs": {"net": [3, 10]}}
+    assert found == {
+        "run": str(run),
+        "backend": "numpy",
+        "path": "y.npz",
+        "rows": 3,
+        "outputs": {"net": [3, 10]},
+    }
 
 
 def test_export(weft: Callable, run: Path, tmp_path: Path) -> None:

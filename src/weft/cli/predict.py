@@ -89,8 +89,7 @@ def command(
         told = {"run": run, "backend": opened.backend, "path": output, "rows": made}
         print_json({**told, "outputs": shapes})
     else:
-        names = ", ".join(outputs)
-        click.echo(f"wrote {path}: {names} for {made} rows, on {opened.backend}")
+        click.echo(f"wrote {path}: {', '.join(outputs)} for {made} rows")
 
 
 def _rows(outputs: Arrays) -> int:
