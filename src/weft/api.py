@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from weft.compiler.types import TensorType
     from weft.runtime.data.outside import Given
     from weft.runtime.profile import Profile
+    from weft.runtime.verification.report import Verification
 
 Arrays = Mapping[str, Any]
 
@@ -85,6 +86,17 @@ class Experiment:
         from weft.runtime.profile import profile
 
         return profile(self.loaded, backend_named(backend), graph, steps)
+
+    def verify(self, backend: str = "numpy") -> Verification:
+        """Hold the experiment to its mathematics, and the backend to the reference.
+
+        Gradients against slopes, updates against their equations, passes, plans and kernels
+        against what they stand for, random bits bit for bit. Raises RunError for a spec that is
+        too large for the reference.
+        """
+        from weft.runtime.verification.checks import verify
+
+        return verify(self.loaded, backend_named(backend))
 
     def train(
         self,

@@ -84,9 +84,7 @@ def command(
             run = weft.open_run(folder, data).resume(backend, told, checkpoint_every)
         else:
             experiment = weft.load(Path(spec), data, **overrides)
-            run = experiment.train(
-                backend, folder, goes_on, told, checkpoint_every
-            )
+            run = experiment.train(backend, folder, goes_on, told, checkpoint_every)
     finally:
         if isinstance(told, Live):
             told.close()
