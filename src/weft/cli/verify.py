@@ -30,7 +30,7 @@ weft verify digits.weft --json
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("spec")
-@backend_option("auto")
+@backend_option("numpy")
 @set_option
 @data_option
 @json_option
