@@ -252,12 +252,12 @@ class Run:
         Raises RunError when the data has no such part, or isn't where the spec says.
         """
         from weft.runtime.evaluation import evaluate
-        from weft.runtime.feed import rows_of
+        from weft.runtime.feed import Rows
 
         loaded, session = self.loaded, self._session
         if split not in loaded.parts:
             raise RunError(f"the data has no part `{split}`", expected=one_of(loaded.parts))
-        rows = rows_of(loaded.fields, session.fields("eval_step"), session.backend)
+        rows = Rows(loaded.fields, session.fields("eval_step"), session.backend)
         batch = loaded.experiment.settings.batch
         return evaluate(session, loaded.parts[split], batch, rows)
 

@@ -43,12 +43,13 @@ class TestTrain:
         assert outcome.err == ""
         lines = outcome.out.splitlines()
         assert lines[0] == ("training small: 1.21 k parameters, 46 steps in 2 epochs, on numpy")
-        assert lines[1].startswith("epoch 1/2  loss ")
-        assert " | valid loss " in lines[1]
-        assert lines[2].startswith("epoch 2/2  loss ")
-        assert lines[3] == "finished after 46 steps, 2 epochs"
-        assert lines[5].split() == ["metric", "train", "valid", "test"]
-        assert [line.split()[0] for line in lines[7:9]] == ["loss", "accuracy"]
+        assert lines[1] == "compiling for batches of 64 and 29, and of 64 and 52 for evaluation"
+        assert lines[2].startswith("epoch 1/2  loss ")
+        assert " | valid loss " in lines[2]
+        assert lines[3].startswith("epoch 2/2  loss ")
+        assert lines[4] == "finished after 46 steps, 2 epochs"
+        assert lines[6].split() == ["metric", "train", "valid", "test"]
+        assert [line.split()[0] for line in lines[8:10]] == ["loss", "accuracy"]
         assert "The run is in runs/small-001. What to do next:" in lines
         assert "  weft export runs/small-001 -o small.onnx" in lines
 

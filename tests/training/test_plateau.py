@@ -141,6 +141,9 @@ class _Stop:
     def on_start(self, start: object) -> None:
         pass
 
+    def on_compile(self, compiling: object) -> None:
+        pass
+
     def on_step(self, progress: object) -> None:
         pass
 

@@ -14,11 +14,15 @@ import pytest
 import training_specs as specs
 import weft
 from weft.api import Run
+from weft.backends.base import Backend, Executable
 from weft.compiler.errors import RunError
+from weft.compiler.plan import Plan
+from weft.runtime.backends import backend_named, installed
 from weft.runtime.checkpoint import checkpoint_path, checkpoints
 from weft.runtime.checkpoint import load as load_checkpoint
-from weft.runtime.reporting import Epoch, Progress, Result, Start
+from weft.runtime.reporting import Compiling, Epoch, Progress, Result, Start
 from weft.runtime.run_folder import RunFolder
+from weft.runtime.runs import run as run_in_folder
 from weft.runtime.signals import Interrupted
 
 
@@ -28,11 +32,15 @@ class Listener:
 
     stop_after: int | None = None
     starts: list[Start] = field(default_factory=list)
+    compiled: list[Compiling] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
 
     def on_start(self, start: Start) -> None:
         self.starts.append(start)
+
+    def on_compile(self, compiling: Compiling) -> None:
+        self.compiled.append(compiling)
 
     def on_step(self, progress: Progress) -> None:
         pass
@@ -71,6 +79,48 @@ def same_run(one: Path, other: Path) -> bool:
     return newest[0].read_bytes() == newest[1].read_bytes() and all(
         (one / n).read_bytes() == (other / n).read_bytes() for n in names
     )
+
+
+class Compiler:
+    """A backend that keeps when it was asked to compile: before the first epoch, or later."""
+
+    def __init__(self, inner: Backend) -> None:
+        self.inner = inner
+        self.graphs: list[str] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    def compile(self, plan: Plan) -> Executable:
+        self.graphs.append(plan.graph.name)
+        return self.inner.compile(plan)
+
+
+@pytest.mark.parametrize("name", installed())
+@pytest.mark.parametrize("mapped", [False, True])
+def test_no_step_waits_for_a_compiler(spec: Path, tmp_path: Path, name: str, mapped: bool) -> None:
+    """Batches of 15 leave a ragged last one in the part that trains, and in the others."""
+    if mapped:
+        with np.load(tmp_path / "points.npz") as stored:
+            for column in stored.files:
+                np.save(tmp_path / f"{column}.npy", stored[column])
+        altered(spec, 'npz("points.npz")', 'npy(x = "x.npy", y = "y.npy")')
+    compiler = Compiler(backend_named(name))
+    seen: list[int] = []
+
+    class Counting(Listener):
+        def on_step(self, progress: Progress) -> None:
+            seen.append(len(compiler.graphs))
+
+        def on_epoch(self, epoch: Epoch) -> None:
+            seen.append(len(compiler.graphs))
+
+    listener = Counting()
+    loaded = weft.load(altered(spec, "batch(16", "batch(15"), epochs=2).loaded
+    run_in_folder(loaded, compiler, listener, tmp_path / "run")  # type: ignore[arg-type]
+    assert listener.compiled == [Compiling(train=(15, 10), evaluation=(15, 5))]
+    assert loaded.fields.mapped == mapped
+    assert seen == [len(compiler.graphs)] * len(seen)
 
 
 def test_it_learns_and_tells(spec: Path, tmp_path: Path) -> None:
