@@ -47,10 +47,10 @@ def controls() -> tuple[Callable[[], int], Callable[[int], object]] | None:
 
 
 @contextmanager
-def on_one_thread() -> Iterator[None]:
-    """Products inside of the block are made on the thread that asks for them."""
+def one_thread() -> Iterator[None]:
+    """Keep to one thread inside; as it was before, where that is known, afterwards."""
     found = controls()
-    if found is None or found[0]() == 1:
+    if found is None:
         yield
         return
     ask, tell = found

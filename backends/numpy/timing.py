@@ -63,7 +63,7 @@ def peaks(dtype: DType) -> Peaks:
     """A product on as many threads as NumPy's BLAS has, and copies on one."""
     count = blas.threads()
     matrices = np.ones((count, 2, PRODUCT, PRODUCT), dtype.numpy)
-    with blas.on_one_thread():
+    with blas.one_thread():
         products = frequency(SECONDS, [partial(np.matmul, a, a, out=b) for a, b in matrices])
     copies = []
     for size in COPIES:

@@ -68,8 +68,7 @@ class Subject:
     @cached_property
     def batch(self) -> int:
         """The batch of most checks: the spec's own, or the largest that is not too much work."""
-        whole = self.loaded.experiment.settings.batch
-        one, some = (self.work("train_step", size) for size in (1, 2))
+        one = self.work("train_step", 1)
         if one > LARGEST:
             raise RunError(
                 "the step is too large for the reference to check",
@@ -78,8 +77,19 @@ class Subject:
                 hint="verify the same layers at a small setting: `import` the file in another, "
                 "with a smaller model and smaller examples",
             )
+        return self._affordable("train_step", self.loaded.experiment.settings.batch)
+
+    def _affordable(self, name: str, batch: int) -> int:
+        """This batch, or the largest odd one for which the graph is not too much work."""
+        one, some = (self.work(name, size) for size in (1, 2))
         room = 1 + int((WORK - one) / max(1.0, some - one))
-        return whole if whole <= room else max(1, min(whole, max(room, 2) | 1))
+        return batch if batch <= room else min(batch, max(3, room - 1 | 1))
+
+    def sizes_of(self, name: str) -> tuple[int, ...]:
+        """The batches that a graph runs on."""
+        if name in ("init", "epoch_end"):
+            return (1,)
+        return tuple({self._affordable(name, size): None for size in self.sizes})
 
     @property
     def few(self) -> int:

@@ -313,7 +313,7 @@ MUTATIONS = (
         attribute(gradient_windows, "_extreme_window", _smallest_window),
     ),
     Mutation(
-        "a function states a wrong gradient", "dense", "stated gradients", "bent`",
+        "a function states a wrong gradient", "dense", "stated gradients", "`bent`",
         lambda patch: None,
         (LAYER, f"fn bent(x) {{\n  x * abs(x)\n  gradient(g) {{ g * abs(x) }}\n}}{LAYER} |> bent"),
     ),
