@@ -12,6 +12,7 @@ import numpy as np
 from weft.backends.arrays import aligned, checked_state
 from weft.backends.base import Arrays, Part, Peaks, Step, Timing
 from weft.backends.tvm import blas, native, target
+from weft.backends.tvm.listing import FORMS
 from weft.backends.tvm.peaks import peaks
 from weft.backends.tvm.pool import POOL
 from weft.backends.tvm.program import ARENA, CLOCK, Program
@@ -19,7 +20,7 @@ from weft.compiler.composites import bodies
 from weft.compiler.costs import kernel_cost
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Node
-from weft.compiler.kernel_text import text
+from weft.compiler.kernel_text import program_text
 from weft.compiler.ops import OPS
 from weft.compiler.passes.kernels import kernels
 from weft.compiler.passes.turn_kernels import loop_scratch
@@ -189,6 +190,7 @@ class TvmBackend:
     composites: frozenset[str] = frozenset()
     abilities: Abilities = _ABILITIES
     packages: tuple[str, ...] = ("apache-tvm", "scipy-openblas32")
+    forms: tuple[str, ...] = tuple(FORMS)
 
     @cached_property
     def ops(self) -> frozenset[str]:
@@ -211,6 +213,11 @@ class TvmBackend:
         """Kernels from the plan's groups, and native code from them."""
         return self._compile(plan)
 
+    def listing(self, plan: Plan, form: str) -> str:
+        """See `Backend.listing`."""
+        blas.load()
+        return FORMS[form](Program(kernels(plan, self.abilities), plan.graph.name))
+
     def timed(self, plan: Plan) -> TvmTimed:
         """See `Backend.timed`: a part is a call of a kernel, as it stands in the code."""
         return TvmTimed(self._compile(plan, timed=True))
@@ -230,10 +237,9 @@ class TvmBackend:
                 )
         blas.load()
         made = kernels(plan, self.abilities)
-        program = Program(made, timed)
+        program = Program(made, plan.graph.name, timed)
         module = native.compiled(program.module(), target.host())
-        source = "\n".join(text(kernel) for kernel in made)
-        return TvmExecutable(plan, program, module["step"], source)
+        return TvmExecutable(plan, program, module["step"], program_text(program.name, made))
 
 
 BACKEND = TvmBackend()
