@@ -20,13 +20,15 @@ class Example:
     """A row of the table; None for a size that nobody has stated.
 
     `reaches` has the lowest and the highest value of metrics such as `test.accuracy`, and is empty
-    just where the data come from outside. `also` looks at the trained run.
+    just where the data come from outside. `also` looks at the trained run. `sees` is the largest
+    receptive field, in pixels of a side.
     """
 
     parameters: int | None = None
     multiply_adds: int | None = None
     reaches: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     also: Callable[[Run], None] | None = None
+    sees: int | None = None
 
 
 def finds_every_mode(run: Run) -> None:
@@ -63,9 +65,9 @@ def draws_digits(run: Run) -> None:
 
 
 EXAMPLES: dict[str, Example] = {
-    "alexnet": Example(61_100_840, 714_188_480),
+    "alexnet": Example(61_100_840, 714_188_480, sees=195),
     "autoencoder": Example(51_784, 51_200, {"test.loss": (0.0, 0.016)}),
-    "densenet121": Example(7_978_856, 2_834_161_664),
+    "densenet121": Example(7_978_856, 2_834_161_664, sees=2071),
     "detector": Example(
         72_991, 2_411_520, {"test.recall": (0.8, 1.0), "test.precision": (0.8, 1.0)}
     ),
@@ -77,9 +79,9 @@ EXAMPLES: dict[str, Example] = {
     "fcn": Example(134_376_863, 108_212_984_088),
     "gan": Example(21_666, 40_960, {"test.distance": (-0.1, 0.3)}, draws_every_digit),
     "gpt2": Example(124_439_808, 145_824_153_600),
-    "inception_v1": Example(13_378_280, 1_582_671_872),
+    "inception_v1": Example(13_378_280, 1_582_671_872, sees=715),
     "instance_masks": Example(1_873, 1_914_312, {"test.iou": (0.8, 1.0)}),
-    "lenet5": Example(61_706, 416_520, {"test.accuracy": (0.95, 1.0)}),
+    "lenet5": Example(61_706, 416_520, {"test.accuracy": (0.95, 1.0)}, sees=16),
     "lstm_lm": Example(117_344, 7_077_888, {"test.bits": (1.5, 2.1)}),
     "maxout": Example(369_610, 367_200, {"test.accuracy": (0.95, 1.0)}),
     "mlp_6431": Example(47, 39, {"test.error": (30.0, 50.0), "test.loss": (0.0, 0.6)}),
@@ -87,8 +89,8 @@ EXAMPLES: dict[str, Example] = {
         26_251, 25_984, {"test.accuracy": (0.94, 1.0), "test.off_by": (0.0, 1.5)}
     ),
     "resnet110": Example(1_727_962, 252_887_680),
-    "resnet18": Example(11_689_512, 1_814_073_344),
-    "resnet50": Example(25_557_032, 3_857_973_248),
+    "resnet18": Example(11_689_512, 1_814_073_344, sees=435),
+    "resnet50": Example(25_557_032, 3_857_973_248, sees=483),
     "ring_gan": Example(9_027, 4_480, {"train.distance": (0.0, 0.1)}, finds_every_mode),
     "rnn_lm": Example(43_232, 2_359_296, {"test.bits": (1.5, 2.2)}),
     "segnet": Example(29_449_355, 106_712_432_640),
@@ -107,9 +109,9 @@ EXAMPLES: dict[str, Example] = {
     "small/vit_b16": Example(39_242, 684_544, {"test.accuracy": (0.9, 1.0)}),
     "small/wide_resnet": Example(77_562, 763_520, {"test.accuracy": (0.95, 1.0)}),
     "transformer_lm": Example(110_336, 7_733_248, {"test.bits": (1.5, 2.4)}),
-    "unet": Example(31_030_658, 150_428_424_448),
+    "unet": Example(31_030_658, 150_428_424_448, sees=204),
     "vae": Example(19_792, 9_216, {"test.loss": (220.0, 310.0)}, draws_every_digit),
-    "vgg16": Example(138_357_544, 15_470_264_320),
+    "vgg16": Example(138_357_544, 15_470_264_320, sees=212),
     "vgg9": Example(2_789_706, 191_564_288),
     "vit_b16": Example(86_567_656, 17_563_828_224),
     "wide_resnet": Example(36_479_194, 5_243_328_768),

@@ -28,6 +28,9 @@ def test_its_size(name: str) -> None:
     assert not report.warnings
     assert row.parameters in (None, report.parameters)
     assert row.multiply_adds in (None, report.multiply_adds)
+    if row.sees is not None:
+        assert report.sees is not None
+        assert set(report.sees.size) == {row.sees}
     stated = bool(row.reaches), row.parameters is not None
     assert any(stated), "the row says nothing of its example"
     assert stated[0] == experiment.loaded.at_hand, "what can be trained has a bar"
