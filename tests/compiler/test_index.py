@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from weft.compiler.index import Atom, Axis, Floor, Index, Remainder, along, flat, unflat
 from weft.compiler.passes.views import contiguous
 
-I, J, K = Axis(6), Axis(4), Axis(5)
-i, j, k = (along(axis) for axis in (I, J, K))
+AXES = Axis(6), Axis(4), Axis(5)
+i, j, k = (along(axis) for axis in AXES)
 
 
 def at(index: Index, values: dict[Axis, int]) -> int:
@@ -57,7 +57,7 @@ def test_reshapes_and_back(shape: tuple[int, ...]) -> None:
     assert back.constant == 0
 
 
-terms = st.lists(st.tuples(st.sampled_from([I, J, K]), st.integers(-12, 60)), max_size=3)
+terms = st.lists(st.tuples(st.sampled_from(AXES), st.integers(-12, 60)), max_size=3)
 steps = st.lists(st.tuples(st.booleans(), st.integers(1, 12), st.integers(-4, 4)), max_size=4)
 
 
@@ -66,12 +66,12 @@ steps = st.lists(st.tuples(st.booleans(), st.integers(1, 12), st.integers(-4, 4)
 def test_values_stay(
     terms: list[tuple[Axis, int]], constant: int, steps: list[tuple[bool, int, int]]
 ) -> None:
-    """Whatever is divided, taken the rest of, and added up: each is the number that it stands for."""
+    """Whatever is divided and added up: each is the number that it stands for."""
     start = Index((), constant)
     for axis, factor in terms:
         start = start + along(axis) * factor
-    for place in product(*(range(axis.extent) for axis in (I, J, K))):
-        values = dict(zip((I, J, K), place, strict=True))
+    for place in product(*(range(axis.extent) for axis in AXES)):
+        values = dict(zip(AXES, place, strict=True))
         index, number = start, at(start, values)
         for is_floor, divisor, more in steps:
             index = (index // divisor if is_floor else index % divisor) + start * more
