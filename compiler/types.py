@@ -65,6 +65,7 @@ _NUMPY_NAMES = {
     "u32": "uint32",
     "u64": "uint64",
     "f16": "float16",
+    "bf16": "bfloat16",
     "f32": "float32",
     "f64": "float64",
 }
@@ -72,8 +73,8 @@ _NUMPY_NAMES = {
 
 def dtype_of(array: np.ndarray) -> DType:
     """The element type of a NumPy array; a TypeError for types that Weft does not have."""
-    for dtype in DTYPES.values():
-        if dtype.numpy == array.dtype:
+    for name, dtype in DTYPES.items():
+        if array.dtype.name == _NUMPY_NAMES[name] and array.dtype == dtype.numpy:
             return dtype
     raise TypeError(f"no element type for {array.dtype}")
 
@@ -276,7 +277,8 @@ class TensorType:
 
 def static_shape(shape: Shape) -> tuple[int, ...]:
     """The shape as plain integers; a ValueError names the dimension that is symbolic."""
-    for dim in shape:
-        if not isinstance(dim, int):
-            raise ValueError(f"dimension {dim} is not known yet")
-    return tuple(int(d) for d in shape if isinstance(d, int))
+    known = tuple([dim for dim in shape if isinstance(dim, int)])
+    if len(known) < len(shape):
+        unknown = next(dim for dim in shape if not isinstance(dim, int))
+        raise ValueError(f"dimension {unknown} is not known yet")
+    return known

@@ -68,15 +68,10 @@ def _on_one_thread(step: Step) -> Step:
     found = blas.controls()
     if found is None or found[0]() == 1:
         return step
-    ask, tell = found
 
     def alone(inputs: Arrays) -> dict[str, np.ndarray]:
-        before = ask()
-        tell(1)
-        try:
+        with blas.one_thread():
             return step(inputs)
-        finally:
-            tell(before)
 
     return alone
 
