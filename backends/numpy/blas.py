@@ -14,6 +14,7 @@ from functools import cache
 from importlib import import_module
 from math import prod
 
+from weft.backends.cores import cores
 from weft.backends.numpy.template import shape_of
 from weft.compiler.composites import bodies
 from weft.compiler.graph import Graph, Node
@@ -59,6 +60,12 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         tell(before)
+
+
+def threads() -> int:
+    """The threads of the linear algebra library, or else the cores that this process may use."""
+    found = controls()
+    return found[0]() if found is not None else cores()
 
 
 def wants_one_thread(graph: Graph) -> bool:

@@ -27,7 +27,7 @@ from weft.compiler.philox import seed_words
 from weft.compiler.program import Field
 from weft.compiler.types import TensorType, static_shape
 from weft.runtime.data.batches import BatchPlan
-from weft.runtime.feed import rows_of
+from weft.runtime.feed import Rows
 from weft.runtime.loading import Loaded, assemble
 from weft.runtime.session import Session, session_for
 
@@ -186,7 +186,7 @@ class Subject:
         part, fields = self.loaded.parts["train"], self.loaded.fields
         names = frozenset(f.name for f in fields.spec.fields)
         rows = part(np.sort(rng.permutation(part.size)[:batch]))
-        found = rows_of(fields, names, self.backend)(rows)
+        found = Rows(fields, names, self.backend)(rows)
         return {name: np.ascontiguousarray(value) for name, value in found.items()}
 
     def inputs(self, name: str, batch: int) -> Arrays:
