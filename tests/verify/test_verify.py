@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import weft
-from verify.specs import DATA, DENSE
+from conformance.backends import INSTALLED
+from verify.specs import DATA, DENSE, SPECS
 from weft.backends.numpy.backend import BACKEND
 from weft.compiler import gradient
 from weft.compiler.errors import RunError
@@ -161,3 +162,10 @@ def test_a_thousandth_is_seen(share: float, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(gradient.RULES, "dot_general", wrong)
     found = weft.load(line()).verify()
     assert {"gradient rules", "gradients"} <= set(found.failed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", [name for name in INSTALLED if name != "numpy"])
+@pytest.mark.parametrize("name", SPECS)
+def test_every_backend_passes(name: str, backend: str) -> None:
+    passed(weft.load(SPECS[name]).verify(backend))
