@@ -15,7 +15,7 @@ from weft.backends.tvm import blas, native, target
 from weft.backends.tvm.listing import FORMS
 from weft.backends.tvm.peaks import peaks
 from weft.backends.tvm.pool import POOL
-from weft.backends.tvm.program import ARENA, CLOCK, Program
+from weft.backends.tvm.program import ARENA, CLOCK, THREADS, Program
 from weft.compiler.composites import bodies
 from weft.compiler.costs import kernel_cost
 from weft.compiler.errors import RunError
@@ -68,6 +68,8 @@ class _Bound:
         self.table = np.zeros(len(slots), np.uint64)
         self.pointer = _void(self.table)
         self.table[slots[ARENA]] = _place(self.arena)
+        self.table[slots[THREADS]] = _place(POOL.memory)
+        self.fault = POOL.fault
         self.bases: dict[Buffer, np.ndarray] = {}
         for buffer in plan.buffers:
             if buffer.kind == "state":
@@ -110,8 +112,12 @@ class _Bound:
             held[buffer] = array
             if buffer in self.slots:
                 table[self.slots[buffer]] = _place(array)
-        POOL.prepare()
         self.run(self.pointer)
+        if self.fault[0]:
+            self.fault[0] = 0
+            raise MemoryError("a step needs more working memory than there is")
+        if POOL.incomplete:
+            POOL.complete(self.run)
         results = {name: self._result(node, held) for name, node in self.outputs}
         for store, value in [(s, self._result(s.source, held)) for s in self.plan.stores]:
             self.bases[self.plan.places[self.states[store.name]].buffer][...] = value

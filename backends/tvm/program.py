@@ -1,6 +1,7 @@
 """A plan as one module: a function a distinct kernel, and `step`, which calls them in order.
 
-    step(table)    the table holds addresses: the arena's, then those of all other buffers
+    step(table)    the table holds addresses: the arena's, that of the pool of threads, then those
+                   of all other buffers
 
 A loop calls the kernels of a turn with addresses that it works out at the beginning of the turn.
 
@@ -21,7 +22,7 @@ import tvm
 from tvm import ir, tirx
 from tvm.tirx import stmt as s
 
-from weft.backends.tvm import tir
+from weft.backends.tvm import threads, tir
 from weft.backends.tvm.convolutions import print_convolution
 from weft.backends.tvm.nests import print_nest
 from weft.backends.tvm.products import print_product
@@ -31,7 +32,7 @@ from weft.compiler.kernel import Convolution, Kernel, Nest, Product, Special, Tr
 from weft.compiler.kernel_text import text
 from weft.compiler.plan import Buffer
 
-ARENA, CLOCK = "arena", "clock"
+ARENA, THREADS, CLOCK = "arena", "threads", "clock"
 _ADDRESS = "int64"
 
 # TVM tells LLVM that what is behind two names is never the same memory. That holds within a
@@ -86,7 +87,7 @@ class Program:
     kernels: Sequence[Kernel]
     name: str
     timed: bool = False
-    slots: dict[Buffer | str, int] = field(default_factory=lambda: {ARENA: 0})
+    slots: dict[Buffer | str, int] = field(default_factory=lambda: {ARENA: 0, THREADS: 1})
     functions: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     calls: list[tuple[str, Kernel]] = field(default_factory=list)
     _clock: Any = None
@@ -113,19 +114,15 @@ class Program:
             found[buffer], statement = tir.bind(f"a{slot}", tir.load(memory, tir.number(slot)))
             body.append(statement)
         places = {buffer: place for buffer, place in found.items() if isinstance(buffer, Buffer)}
-        outside = [_BARRIER_CODE]
+        body.append(threads.enter(tirx.reinterpret(_pointer("int8"), found[THREADS])))
+        outside = [_BARRIER_CODE, threads.code()]
         if self.timed:
             outside.append(_NOW_CODE.format(now=_NOW, clock=time.CLOCK_MONOTONIC))
             body += self._begin(found[CLOCK])
         body += self._calls(self.kernels, _Scope(found[ARENA], places))
-        whole = s.AttrStmt(
-            ir.StringImm("default"),
-            "pragma_import_llvm",
-            ir.StringImm("".join(outside)),
-            tir.sequence(body),
-        )
+        whole = tir.beside("".join(outside), tir.sequence(body))
         step = tirx.PrimFunc([table], whole).with_attr({"global_symbol": "step"})
-        return tvm.IRModule({**dict(self.functions.values()), "step": step})
+        return tvm.IRModule({**dict(self.functions.values()), **threads.functions(), "step": step})
 
     def _calls(self, kernels: Sequence[Kernel], scope: _Scope) -> list[Stmt]:
         found: list[Stmt] = []

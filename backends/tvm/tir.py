@@ -112,6 +112,11 @@ def external(name: str, *arguments: Expr) -> Stmt:
     return s.Evaluate(tirx.call_extern("int32", name, *arguments))
 
 
+def beside(code: str, body: Stmt) -> Stmt:
+    """The statement, in a module that has this text of LLVM's too."""
+    return s.AttrStmt(ir.StringImm("default"), "pragma_import_llvm", ir.StringImm(code), body)
+
+
 def address(buffer: Buffer, index: Expr) -> Expr:
     return tirx.address_of(buffer[index])
 
