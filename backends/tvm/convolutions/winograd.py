@@ -20,10 +20,11 @@ from math import prod
 from tvm import tirx
 
 from weft.backends.tvm import tir, vectors
+from weft.backends.tvm.convolutions.patches import Patches, transformed
 from weft.backends.tvm.convolutions.places import even_part, pair, some
 from weft.backends.tvm.convolutions.planes import Planes
 from weft.backends.tvm.convolutions.results import Results, Tile
-from weft.backends.tvm.convolutions.toom import SIZE, Matrix, applied, toom
+from weft.backends.tvm.convolutions.toom import SIZE, applied, toom
 from weft.backends.tvm.convolutions.weights import Weights
 from weft.backends.tvm.lines import fused
 from weft.backends.tvm.nests import PARALLEL_WORK
@@ -171,8 +172,8 @@ class Winograd:
         n, c, y, _ = view.strides
         size = (view.shape[2], view.shape[3])
         planes = Planes(self.buffers[view.port], self.channels, c, y, size, self.lanes)
-        shape = self.rows * STEP + 2, self.width + 2
-        padded, make = tir.local("padded", self.name, prod(shape) * self.lanes, "global")
+        patches = Patches(planes, toom(3).image, STEP, (self.rows, self.across))
+        padded, make = tir.local("padded", self.name, patches.size, "global")
         top = band * tir.number(self.rows * STEP) - tir.number(pad_y[0])
 
         def image(g: Expr) -> list[Stmt]:
@@ -180,23 +181,9 @@ class Winograd:
 
             def vector(v: Expr) -> list[Stmt]:
                 channel = v * tir.number(self.lanes)
-                copy = planes.beside(padded, start, channel, (top, -pad_x[0]), shape)
-
-                def row(i: Expr) -> list[Stmt]:
-                    def tile(j: Expr) -> list[Stmt]:
-                        at = (i * tir.number(shape[1]) + j) * tir.number(STEP * self.lanes)
-                        number = g * tir.number(self.tiles) + i * tir.number(self.across) + j
-                        to = number * tir.number(self.kept) + channel
-                        return transformed(
-                            toom(3).image,
-                            (padded, at, shape[1] * self.lanes, self.lanes),
-                            (out, to, SIZE * self.count * self.kept, self.count * self.kept),
-                            self.lanes,
-                        )
-
-                    return [tir.loop(self.across, tile, name="tile")]
-
-                return [copy, tir.loop(self.rows, row, name="row")]
+                at = g * tir.number(self.tiles * self.kept) + channel
+                to = (out, at, self.kept, self.count * self.kept)
+                return patches.transformed(padded, start, channel, (top, -pad_x[0]), to)
 
             return [tir.loop(self.kept // self.lanes, vector, name="vector")]
 
@@ -294,27 +281,3 @@ class Winograd:
             block * tir.number(self.block) + lane,
             self.size,
         )
-
-
-Grid = tuple[Buffer, Expr, int, int]  # from an element on; steps to the next row and column
-
-
-def transformed(matrix: Matrix, source: Grid, out: Grid, lanes: int) -> list[Stmt]:
-    """`M X M^T` of a square of vectors in memory."""
-    registers = vectors.Registers(source[0].dtype, lanes)
-    loads, square = [], []
-    for i in range(len(matrix[0])):
-        row = []
-        for j in range(len(matrix[0])):
-            register = registers.new()
-            at = source[1] + tir.number(i * source[2] + j * source[3])
-            loads.append(register.set(vectors.load(source[0], at, lanes)))
-            row.append(register.value)
-        square.append(row)
-    steps, result = applied(matrix, square, registers)
-    stores = [
-        vectors.store(out[0], out[1] + tir.number(i * out[2] + j * out[3]), value, lanes)
-        for i, row in enumerate(result)
-        for j, value in enumerate(row)
-    ]
-    return [*registers.made, *loads, *steps, *stores]
