@@ -6,7 +6,8 @@ import numpy as np
 
 from weft.backends.base import Arrays
 from weft.compiler.errors import RunError
-from weft.compiler.plan import ALIGNMENT, Plan
+from weft.compiler.plan import ALIGNMENT
+from weft.compiler.types import TensorType
 
 
 def aligned(size: int) -> np.ndarray:
@@ -16,9 +17,8 @@ def aligned(size: int) -> np.ndarray:
     return raw[skip : skip + size]
 
 
-def checked_state(name: str, plan: Plan, state: Arrays) -> np.ndarray:
-    """The caller's array of a bound input, if it can be updated in place."""
-    type = plan.graph.named_inputs[name].type
+def checked_state(name: str, type: TensorType, state: Arrays) -> np.ndarray:
+    """The caller's array of a bound input of that type, if it can be updated in place."""
     if name not in state:
         raise RunError(f"state `{name}` is missing", expected=f"an array of type `{type}`")
     array = state[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,19 @@ Step = Callable[[Arrays], dict[str, np.ndarray]]
 
 
 class Executable(Protocol):
-    """A compiled graph."""
+    """A graph as code, ready to be bound to arrays."""
+
+    def bind(self, state: Arrays, *, quiet: bool = False) -> Step:
+        """A step over these arrays of the plan's bound inputs, which it updates in place.
+
+        The step takes the other inputs by name and returns the other outputs by name. With
+        `quiet` the caller promises to have silenced floating-point warnings around the calls.
+        """
+        ...
+
+
+class Compiled(Executable, Protocol):
+    """What a backend has just made of a plan."""
 
     @property
     def plan(self) -> Plan: ...
@@ -24,12 +37,28 @@ class Executable(Protocol):
         """The generated code, for people."""
         ...
 
-    def bind(self, state: Arrays, *, quiet: bool = False) -> Step:
-        """A step over these arrays of the plan's bound inputs, which it updates in place.
 
-        The step takes the other inputs by name and returns the other outputs by name. With
-        `quiet` the caller promises to have silenced floating-point warnings around the calls.
-        """
+class NotKept(Exception):
+    """Why compiled code can't be kept for another process, and what would help."""
+
+    def __init__(self, found: str, hint: str | None = None) -> None:
+        super().__init__(found)
+        self.found, self.hint = found, hint
+
+
+class Keeper(Protocol):
+    """How a backend's executables become files, and come back without being compiled."""
+
+    def identity(self) -> str:
+        """All that code depends on beside the plan and Weft itself: machine and versions."""
+        ...
+
+    def save(self, compiled: Compiled, folder: Path) -> None:
+        """Write the files. Raises NotKept where this machine can't."""
+        ...
+
+    def load(self, folder: Path) -> Executable:
+        """What `save` wrote. Raises NotKept for what can't be loaded."""
         ...
 
 
@@ -52,6 +81,11 @@ class Backend(Protocol):
     @property
     def abilities(self) -> Abilities: ...
 
-    def compile(self, plan: Plan) -> Executable:
+    @property
+    def keeper(self) -> Keeper | None:
+        """None where compiling takes no longer than loading."""
+        ...
+
+    def compile(self, plan: Plan) -> Compiled:
         """Raises RunError for what the backend can't say."""
         ...

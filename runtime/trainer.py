@@ -19,6 +19,7 @@ import numpy as np
 from weft.backends.base import Backend
 from weft.compiler.errors import Diagnostic, RunError
 from weft.compiler.types import static_shape
+from weft.runtime import executables
 from weft.runtime.checkpoint import Checkpoint, checkpoint_path, latest, load, rotate, save
 from weft.runtime.data.batches import BatchPlan
 from weft.runtime.evaluation import evaluate
@@ -131,7 +132,7 @@ class Trainer:
         self.folder.metrics.keep(self.step - 1 if self._epoch_pending else self.step)
         for size in self.feed.sizes:
             self.session.step("train_step", size)
-        return (*self.loaded.warnings, *warnings)
+        return (*self.loaded.warnings, *warnings, *executables.warnings(self.backend))
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         self.session.load(checkpoint.tensors)

@@ -1,6 +1,7 @@
 """A plan as one module: a function a distinct kernel, and `step`, which calls them in order.
 
-    step(table)    the table holds addresses: the arena's, then those of all other buffers
+    weft_step(table)    the table holds addresses: the arena's, then those of all other buffers
+    step                the same, for callers by TVM's conventions
 
 A loop calls the kernels of a turn with addresses that it works out at the beginning of the turn.
 """
@@ -17,6 +18,8 @@ from tvm.tirx import stmt as s
 
 from weft.backends.tvm import tir
 from weft.backends.tvm.convolutions import print_convolution
+from weft.backends.tvm.image import ARENA
+from weft.backends.tvm.library import STEP
 from weft.backends.tvm.nests import print_nest
 from weft.backends.tvm.products import print_product
 from weft.backends.tvm.special import print_special
@@ -25,8 +28,8 @@ from weft.compiler.kernel import Convolution, Kernel, Nest, Product, Special, Tr
 from weft.compiler.kernel_text import text
 from weft.compiler.plan import Buffer
 
-ARENA = "arena"
 _ADDRESS = "int64"
+_PLAIN = 2  # the convention of functions whose arguments TVM leaves as they are
 
 # TVM tells LLVM that what is behind two names is never the same memory. That holds within a
 # kernel; once kernels are inlined one after another it does not. Nothing moves over this function.
@@ -58,7 +61,7 @@ class Program:
     """Functions by the text of their kernel, and the slots of the table."""
 
     kernels: Sequence[Kernel]
-    slots: dict[Buffer | str, int] = field(default_factory=lambda: {ARENA: 0})
+    slots: dict[Buffer | str, int] = field(default_factory=lambda: {ARENA.kind: 0})
     functions: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,15 +84,23 @@ class Program:
             found[buffer], statement = tir.bind(f"a{slot}", tir.load(memory, tir.number(slot)))
             body.append(statement)
         places = {buffer: place for buffer, place in found.items() if isinstance(buffer, Buffer)}
-        body += self._calls(self.kernels, _Scope(found[ARENA], places))
+        body += self._calls(self.kernels, _Scope(found[ARENA.kind], places))
         whole = s.AttrStmt(
             ir.StringImm("default"),
             "pragma_import_llvm",
             ir.StringImm(_BARRIER_CODE),
             tir.sequence(body),
         )
-        step = tirx.PrimFunc([table], whole).with_attr({"global_symbol": "step"})
-        return tvm.IRModule({**dict(self.functions.values()), "step": step})
+        functions = dict(self.functions.values())
+        functions[ir.GlobalVar(STEP)] = tirx.PrimFunc([table], whole).with_attr(
+            {"global_symbol": STEP, "calling_conv": _PLAIN}
+        )
+        called = tir.pointer("table", _ADDRESS)
+        call = s.Evaluate(tirx.call_extern("void", STEP, called))
+        functions[ir.GlobalVar("step")] = tirx.PrimFunc([called], call).with_attr(
+            {"global_symbol": "step"}
+        )
+        return tvm.IRModule(functions)
 
     def _calls(self, kernels: Sequence[Kernel], scope: _Scope) -> list[Stmt]:
         found: list[Stmt] = []
