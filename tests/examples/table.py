@@ -108,6 +108,7 @@ EXAMPLES: dict[str, Example] = {
     "small/vgg9": Example(32_098, 760_128, {"test.accuracy": (0.97, 1.0)}),
     "small/vit_b16": Example(39_242, 684_544, {"test.accuracy": (0.9, 1.0)}),
     "small/wide_resnet": Example(77_562, 763_520, {"test.accuracy": (0.95, 1.0)}),
+    "snapshots": Example(9_866, 37_888, {"test.joint": (0.955, 1.0), "test.gain": (0.003, 0.1)}),
     "transformer_lm": Example(110_336, 7_733_248, {"test.bits": (1.5, 2.4)}),
     "unet": Example(31_030_658, 150_428_424_448, sees=204),
     "vae": Example(19_792, 9_216, {"test.loss": (220.0, 310.0)}, draws_every_digit),
