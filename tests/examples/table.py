@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,9 @@ def draws_digits(run: Run) -> None:
 EXAMPLES: dict[str, Example] = {
     "alexnet": Example(61_100_840, 714_188_480, sees=195),
     "autoencoder": Example(51_784, 51_200, {"test.loss": (0.0, 0.016)}),
+    "birnn": Example(27_904, 1_572_864, {"test.accuracy": (0.78, 0.95)}),
     "densenet121": Example(7_978_856, 2_834_161_664, sees=2071),
+    "conv6": Example(2_262_602, 153_881_088),
     "detector": Example(
         72_991, 2_411_520, {"test.recall": (0.8, 1.0), "test.precision": (0.8, 1.0)}
     ),
@@ -90,12 +93,14 @@ EXAMPLES: dict[str, Example] = {
     ),
     "resnet110": Example(1_727_962, 252_887_680),
     "resnet18": Example(11_689_512, 1_814_073_344, sees=435),
+    "resnet34": Example(21_797_672, 3_663_761_408, sees=899),
     "resnet50": Example(25_557_032, 3_857_973_248, sees=483),
     "ring_gan": Example(9_027, 4_480, {"train.distance": (0.0, 0.1)}, finds_every_mode),
     "rnn_lm": Example(43_232, 2_359_296, {"test.bits": (1.5, 2.2)}),
     "segnet": Example(29_449_355, 106_712_432_640),
     "siamese": Example(9_352, 9_216, {"test.verified": (0.92, 1.0)}),
     "small/alexnet": Example(116_130, 829_960, {"test.accuracy": (0.92, 1.0)}),
+    "small/conv6": Example(24_962, 158_848, {"test.accuracy": (0.94, 1.0)}),
     "small/densenet121": Example(37_066, 889_392, {"test.accuracy": (0.95, 1.0)}),
     "small/fcn": Example(123_761, 4_092_160, {"test.iou": (0.2, 1.0)}),
     "small/inception_v1": Example(104_712, 3_089_340, {"test.accuracy": (0.85, 1.0)}),
@@ -117,3 +122,14 @@ EXAMPLES: dict[str, Example] = {
     "vit_b16": Example(86_567_656, 17_563_828_224),
     "wide_resnet": Example(36_479_194, 5_243_328_768),
 }
+
+VARIANTS: list[tuple[str, Mapping[str, Any], int]] = [
+    ("conv6", {"blocks": [64]}, 4_301_642),
+    ("conv6", {"blocks": [64, 128]}, 2_425_930),
+    ("resnet110", {"depth": 20}, 269_722),
+    ("resnet110", {"depth": 56}, 853_018),
+    ("resnet110", {"depth": 56, "skip": False}, 853_018),
+    ("resnet110", {"depth": 1202}, 19_421_274),
+    ("resnet50", {"blocks": [3, 4, 23, 3]}, 44_549_160),
+]
+"""Others of the same layers, by the settings that make them, and their parameters."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 
 import weft
-from examples.table import EXAMPLES
+from examples.table import EXAMPLES, VARIANTS
 from weft.api import Run
+from weft.compiler.types import static_shape
 
 FOLDER = Path(__file__).parents[2] / "examples"
 TRAINED = [name for name, row in EXAMPLES.items() if row.reaches]
@@ -34,6 +38,14 @@ def test_its_size(name: str) -> None:
     stated = bool(row.reaches), row.parameters is not None
     assert any(stated), "the row says nothing of its example"
     assert stated[0] == experiment.loaded.at_hand, "what can be trained has a bar"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "settings", "parameters"), VARIANTS)
+def test_variants(name: str, settings: Mapping[str, Any], parameters: int) -> None:
+    experiment = weft.load(FOLDER / f"{name}.weft", **settings).loaded.experiment
+    states = [s for s in experiment.forward.states.values() if s.role == "parameter"]
+    assert sum(prod(static_shape(s.type.shape)) for s in states) == parameters
 
 
 @pytest.mark.slow
