@@ -27,7 +27,7 @@ from tempfile import mkdtemp
 
 from weft.backends.base import NotKept
 
-LIMIT = 2 << 30  # bytes; past it, what was not used for longest goes
+LIMIT = 2_000_000_000  # bytes; past it, what was not used for longest goes
 _MANIFEST = "manifest.json"
 _NEW, _OLD = ".new-", ".old-"
 _ABANDONED = 86_400  # seconds after which an entry being written is of a process that is gone

@@ -30,6 +30,7 @@ COMMANDS = {
     "graph": "Draw a graph of a spec as SVG.",
     "compile": "Show a spec at any stage on its way to running code.",
     "fmt": "Write specs in the one canonical layout.",
+    "cache": "Show or clear the compiled code that is kept for later starts.",
 }
 
 HELP = """Weft: one file states an experiment; one graph runs it.
