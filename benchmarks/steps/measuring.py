@@ -127,21 +127,19 @@ class Bench:
                     k = (i + k) % len(workers)
                     found[k].steps.append(turn(k))
                     if other is not None:
-                        other.resume()
+                        other.ask("work")
                         found[k].busy.append(turn(k))
-                        other.pause()
+                        other.ask("rest")
         for worker, measured in zip(workers, found, strict=True):
             measured.peak = worker.ask("peak")
 
     @contextmanager
     def _busy_process(self) -> Iterator[Worker | None]:
-        """A process that keeps all cores busy once it is resumed, if that is asked for."""
+        """A process that keeps all cores busy when it is told to, if that is asked for."""
         if not self.busy:
             yield None
             return
         other = Worker(self.machine, self.machine.folder, {"framework": "busy"})
-        other.answer()
-        other.pause()
         try:
             yield other
         finally:

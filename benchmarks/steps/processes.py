@@ -1,10 +1,9 @@
-"""Worker processes as their parent sees them: started, asked, paused, ended."""
+"""Worker processes as their parent sees them: started, asked, ended."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -92,14 +91,8 @@ class Worker:
         self.send(" ".join(map(str, command)))
         return self.answer()
 
-    def pause(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
-
     def close(self) -> None:
-        """End the process, which may be paused."""
+        """End the process, whatever it does."""
         self._process.kill()
         self._process.communicate()
 

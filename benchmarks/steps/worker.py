@@ -5,7 +5,8 @@
             time 1 20                     seconds      that 20 steps took, after 1 more
             peak                          bytes
 
-So each framework has its own memory and its own threads, and they take turns.
+So each framework has its own memory and its own threads, and they take turns. The framework `busy`
+uses all cores between `work` and `rest`. A worker ends when its parent does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -109,19 +109,25 @@ def memory(field: str) -> int:
     raise KeyError(field)
 
 
-def keep_busy(cores: int) -> None:
-    """Hash without end, on as many threads as there are cores; hashing holds no lock."""
+def keep_busy(cores: int, answer: Callable[[object], None]) -> None:
+    """After `work` hash on as many threads as there are cores, until `rest`."""
     import hashlib
+    import threading
 
-    block = bytes(1 << 24)
+    working, block = threading.Event(), bytes(1 << 20)
 
-    def work() -> None:
-        while True:
-            hashlib.sha256(block)
+    def hash_blocks() -> None:
+        while working.wait():
+            hashlib.sha256(block)  # holds no lock
 
-    for _ in range(cores - 1):
-        threading.Thread(target=work, daemon=True).start()
-    work()
+    for _ in range(cores):
+        threading.Thread(target=hash_blocks, daemon=True).start()
+    for line in sys.stdin:
+        if line.strip() == "work":
+            working.set()
+        else:
+            working.clear()
+        answer(working.is_set())
 
 
 def main() -> None:
@@ -135,8 +141,8 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     os.sched_setaffinity(0, job["cores"])  # before libraries count the cores
     if job["framework"] == "busy":
-        answer("busy")
-        keep_busy(len(job["cores"]))
+        keep_busy(len(job["cores"]), answer)
+        return
     start = FRAMEWORKS[job["framework"]](job)
     imported, base = time.monotonic(), memory("VmRSS")
     step = start()
