@@ -1,4 +1,4 @@
-"""The cache of compiled code: equal bytes warm and cold, no compiler when warm, and every mishap."""
+"""The cache of compiled code: equal bytes warm and cold, no compiler when warm, and mishaps."""
 
 from __future__ import annotations
 
