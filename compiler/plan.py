@@ -1,16 +1,20 @@
-"""A memory plan: the data that the `memory` pass makes and a backend turns into code."""
+"""What a graph is lowered for, and the memory plan that a backend turns into code."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from weft.compiler.graph import Graph, Node
-from weft.compiler.passes.fuse import Group
-from weft.compiler.passes.views import Layout
-from weft.compiler.types import DType
+from weft.compiler.types import Dim, DType
+
+if TYPE_CHECKING:
+    from weft.compiler.passes.fuse import Group
+    from weft.compiler.passes.pack import Arena
+    from weft.compiler.passes.views import Layout
 
 ALIGNMENT = 64
 
@@ -37,6 +41,17 @@ class Abilities:
     folded: frozenset[str] = frozenset({"constant"})
     scratch: Callable[[Node], int] = _no_scratch
     kernels: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a graph is lowered for: sizes, the layout of state, and what the backend can do."""
+
+    sizes: Mapping[str, Dim] = field(default_factory=dict)
+    arenas: tuple[Arena, ...] = ()
+    composites: frozenset[str] = frozenset()
+    abilities: Abilities = field(default_factory=Abilities)
+    bound: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)

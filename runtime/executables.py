@@ -17,8 +17,7 @@ from weft.backends.base import Backend, Executable, Keeper, NotKept
 from weft.compiler.collector import no_cycles
 from weft.compiler.errors import Diagnostic
 from weft.compiler.graph import Graph
-from weft.compiler.pipeline import Target
-from weft.compiler.plan import Plan
+from weft.compiler.plan import Plan, Target
 from weft.compiler.text import print_graph
 from weft.runtime.cache import Cache, user_cache
 

@@ -16,8 +16,7 @@ from weft.compiler.errors import RunError
 from weft.compiler.graph import Graph
 from weft.compiler.passes.pack import Arena, layout, views
 from weft.compiler.philox import seed_words
-from weft.compiler.pipeline import Target, compile_plan
-from weft.compiler.plan import Plan
+from weft.compiler.plan import Plan, Target
 from weft.compiler.program import Program, State
 from weft.compiler.training import build
 from weft.compiler.types import static_shape
@@ -131,6 +130,8 @@ class Session:
 
     def plan(self, name: str, batch: int = 1) -> Plan:
         """Where every value of a graph lives, for a batch size."""
+        from weft.compiler.pipeline import compile_plan
+
         key = name, batch
         if key not in self._plans:
             self._plans[key] = compile_plan(self.graph(name), self.target(name, batch))
@@ -172,7 +173,13 @@ def compiled(graph: Graph, backend: Backend, sizes: Mapping[str, int]) -> Step:
         abilities=backend.abilities,
         bound=frozenset(),
     )
-    return executable(backend, graph, target, lambda: compile_plan(graph, target)).bind({})
+
+    def plan() -> Plan:
+        from weft.compiler.pipeline import compile_plan
+
+        return compile_plan(graph, target)
+
+    return executable(backend, graph, target, plan).bind({})
 
 
 def arenas_of(program: Program) -> tuple[Arena, ...]:

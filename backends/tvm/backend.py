@@ -1,7 +1,7 @@
 """The TVM backend: compiles a plan to one native function.
 
-TVM's Python package takes seconds to import, so that it is imported where a plan is compiled: a
-process that finds what it needs among the files of an earlier one does without.
+TVM's Python package takes seconds to import, so it is imported where a plan is compiled, with all
+that only compiling needs: a process that finds its steps compiled does without.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from weft.backends.tvm.keeper import TvmKeeper
 from weft.compiler.composites import bodies
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Node
-from weft.compiler.kernel_text import text
 from weft.compiler.ops import OPS
-from weft.compiler.passes.kernels import kernels
-from weft.compiler.passes.turn_kernels import loop_scratch
 from weft.compiler.plan import Abilities, Plan
 
 
 def _scratch(node: Node) -> int:
-    return loop_scratch(node, _ABILITIES) if node.op.name == "scan" else 0
+    if node.op.name != "scan":
+        return 0
+    from weft.compiler.passes.turn_kernels import loop_scratch
+
+    return loop_scratch(node, _ABILITIES)
 
 
 _ABILITIES = Abilities(
@@ -55,6 +56,8 @@ class TvmBackend:
         blas.load()
         from weft.backends.tvm import native, target
         from weft.backends.tvm.program import Program
+        from weft.compiler.kernel_text import text
+        from weft.compiler.passes.kernels import kernels
 
         for node in (n for part in (plan.graph, *bodies(plan.graph)) for n in part.nodes):
             if node.type.dtype.name in ("f16", "bf16"):
