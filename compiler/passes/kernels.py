@@ -6,13 +6,13 @@ asks its operand for the element it came from; only what the plan gives a place 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
 
-from weft.compiler.graph import Node
+from weft.compiler.graph import Node, make
 from weft.compiler.index import Axis, Datum, Index, Indices, along, flat, unflat
 from weft.compiler.kernel import (
     Apply,
@@ -41,8 +41,9 @@ from weft.compiler.ops import Kind
 from weft.compiler.passes.fuse import Group
 from weft.compiler.passes.turn_kernels import turn_kernels
 from weft.compiler.passes.views import Layout, contiguous
-from weft.compiler.plan import Abilities, Place, Plan
-from weft.compiler.types import I64, DType, static_shape
+from weft.compiler.philox import stream_id
+from weft.compiler.plan import Abilities, Buffer, Place, Plan
+from weft.compiler.types import I64, U32, DType, static_shape
 
 _REDUCERS = {
     "reduce_sum": "sum",
@@ -57,12 +58,26 @@ _REDUCERS = {
 def kernels(plan: Plan, abilities: Abilities) -> tuple[Kernel, ...]:
     """The plan's groups in order; those whose values need no work are left out."""
     found: list[Kernel] = []
+    streams = _streams(plan)
     for group in plan.groups:
         if group.kind != "loop":
-            found += _Lowering(plan, group).run()
+            found += _Lowering(plan, group, streams).run()
         elif any(node.type.size for node in group.outputs):
             found += turn_kernels(plan, group, abilities, lambda turn: kernels(turn, abilities))
     return tuple(found)
+
+
+def _streams(plan: Plan) -> dict[str, Port]:
+    """Where the words of each stream's name are: in one constant."""
+    drawn = [node for node in plan.graph.nodes if node.op.name == "random_bits"]
+    names = list(dict.fromkeys(str(node.attributes["stream"]) for node in drawn))
+    if not names:
+        return {}
+    words = tuple(word for name in names for word in stream_id(name))
+    size, last = len(words), len(plan.order)
+    node = make("constant", value=words, dtype=U32, shape=(size,))
+    table = Buffer("streams", "constant", U32, size, 0, last, (node,))
+    return {name: Port(table, 2 * number) for number, name in enumerate(names)}
 
 
 def shape_of(node: Node) -> tuple[int, ...]:
@@ -73,6 +88,7 @@ def shape_of(node: Node) -> tuple[int, ...]:
 class _Lowering:
     plan: Plan
     group: Group
+    streams: Mapping[str, Port]
     ports: list[Port] = field(default_factory=list)
     results: dict[Node, Result] = field(default_factory=dict)
     _made: dict[tuple[Node, Indices], Scalar] = field(default_factory=dict)
@@ -413,9 +429,11 @@ class _Lowering:
                 return Literal(dtype, static_shape((attributes["dim"],))[0])
             case "random_bits":
                 seed, step = node.inputs
-                words = (*(self.value(seed, (Index((), i),)) for i in (0, 1)), self.value(step, ()))
+                low, high = (self.value(seed, (Index((), i),)) for i in (0, 1))
+                port = self._number(self.streams[attributes["stream"]])
+                name = (Load(U32, port, Index((), i)) for i in (0, 1))
                 position = flat(at, contiguous(shape_of(node)).strides)
-                return Bits(dtype, words, attributes["stream"], position)
+                return Bits(dtype, (low, high, self.value(step, ()), *name), position)
             case "gather":
                 return self._gathered(node, at)
             case "pad":
@@ -461,7 +479,9 @@ class _Lowering:
         return self._port(place), flat(at, place.layout.strides)
 
     def _port(self, place: Place) -> int:
-        port = Port(place.buffer, place.layout.offset)
+        return self._number(Port(place.buffer, place.layout.offset))
+
+    def _number(self, port: Port) -> int:
         if port not in self.ports:
             self.ports.append(port)
         return self.ports.index(port)
