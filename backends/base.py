@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class NotKept(Exception):
 
 
 class Keeper(Protocol):
-    """How a backend's executables become files, and come back without being compiled."""
+    """How executables become files, and come back without being compiled."""
 
     def identity(self) -> str:
         """All that code depends on beside the plan and Weft itself: machine and versions."""
@@ -81,11 +81,14 @@ class Backend(Protocol):
     @property
     def abilities(self) -> Abilities: ...
 
-    @property
-    def keeper(self) -> Keeper | None:
-        """None where compiling takes no longer than loading."""
-        ...
-
     def compile(self, plan: Plan) -> Compiled:
         """Raises RunError for what the backend can't say."""
         ...
+
+
+@runtime_checkable
+class Keeping(Backend, Protocol):
+    """A backend that takes longer to compile than to load what was compiled before."""
+
+    @property
+    def keeper(self) -> Keeper: ...

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import weft.backends
 import weft.compiler
-from weft.backends.base import Backend, Executable, Keeper, NotKept
+from weft.backends.base import Backend, Executable, Keeper, Keeping, NotKept
 from weft.compiler.collector import no_cycles
 from weft.compiler.errors import Diagnostic
 from weft.compiler.graph import Graph
@@ -27,16 +27,16 @@ def executable(
     backend: Backend, graph: Graph, target: Target, plan: Callable[[], Plan]
 ) -> Executable:
     """The graph for that target; `plan` is asked for where it must be compiled."""
-    keeper = backend.keeper
-    if keeper is None:
+    if not isinstance(backend, Keeping):
         return backend.compile(plan())
-    kept, key = user_cache(), key_of(backend, keeper, graph, target)
-    return _loaded(kept, key, keeper, kept.get(key)) or _made(backend, keeper, plan(), kept, key)
+    kept, key = user_cache(), key_of(backend, graph, target)
+    found = _loaded(kept, key, backend.keeper, kept.get(key))
+    return found or _made(backend, plan(), kept, key)
 
 
 def warnings(backend: Backend) -> tuple[Diagnostic, ...]:
     """Why what this process compiled is not kept, if it isn't."""
-    problem = user_cache().problem if backend.keeper is not None else None
+    problem = user_cache().problem if isinstance(backend, Keeping) else None
     if problem is None:
         return ()
     return (
@@ -49,11 +49,11 @@ def warnings(backend: Backend) -> tuple[Diagnostic, ...]:
     )
 
 
-def _made(backend: Backend, keeper: Keeper, plan: Plan, kept: Cache, key: str) -> Executable:
+def _made(backend: Keeping, plan: Plan, kept: Cache, key: str) -> Executable:
     """Compiled, and loaded as a later process will load it, so that both run the same code."""
     compiled = backend.compile(plan)
-    folder = kept.put(key, lambda folder: keeper.save(compiled, folder))
-    return _loaded(kept, key, keeper, folder) or compiled
+    folder = kept.put(key, lambda folder: backend.keeper.save(compiled, folder))
+    return _loaded(kept, key, backend.keeper, folder) or compiled
 
 
 def _loaded(kept: Cache, key: str, keeper: Keeper, folder: Path | None) -> Executable | None:
@@ -67,7 +67,7 @@ def _loaded(kept: Cache, key: str, keeper: Keeper, folder: Path | None) -> Execu
         return None
 
 
-def key_of(backend: Backend, keeper: Keeper, graph: Graph, target: Target) -> str:
+def key_of(backend: Keeping, graph: Graph, target: Target) -> str:
     """A hash of all that decides on the code.
 
     The graph is as it comes, not lowered: lowering it takes longer than what the hash saves.
@@ -79,7 +79,13 @@ def key_of(backend: Backend, keeper: Keeper, graph: Graph, target: Target) -> st
         sorted(target.bound),
     )
     digest = blake2b(digest_size=20)
-    for part in (_sources(), backend.name, keeper.identity(), repr(held), print_graph(graph)):
+    for part in (
+        _sources(),
+        backend.name,
+        backend.keeper.identity(),
+        repr(held),
+        print_graph(graph),
+    ):
         content = part.encode()
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)

@@ -44,9 +44,8 @@ class NumpyExecutable:
     def bind(self, state: Arrays, *, quiet: bool = False) -> Step:
         """See `Executable.bind`. State arrays must be contiguous and of the type of their input."""
         arrays = {}
-        types = self.plan.graph.named_inputs
         for name in sorted(self.plan.bound):
-            arrays[name] = checked_state(name, types[name].type, state)
+            arrays[name] = checked_state(name, self.plan, state)
         step = self.make(arrays, aligned(self.plan.arena_bytes))
         if blas.wants_one_thread(self.plan.graph):
             step = _on_one_thread(step)
@@ -106,7 +105,6 @@ class NumpyBackend:
     ops: frozenset[str] = frozenset(TABLE)
     composites: frozenset[str] = frozenset()
     abilities: Abilities = _ABILITIES
-    keeper: None = None
 
     def compile(self, plan: Plan) -> NumpyExecutable:
         """Print, run the printed definitions, and keep both."""

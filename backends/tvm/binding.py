@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.backends.arrays import aligned, checked_state
+from weft.backends.arrays import aligned, checked_array
 from weft.backends.base import Arrays
 from weft.backends.tvm.image import ARENA, Image, Memory, Value
 from weft.compiler.errors import RunError
@@ -24,7 +24,7 @@ class Bound:
         self.run = run
         self.memory: dict[Memory, np.ndarray] = {ARENA: aligned(max(1, image.arena_bytes))}
         for name, type in image.states.items():
-            self.memory[Memory("state", name)] = checked_state(name, type, state)
+            self.memory[Memory("state", name)] = checked_array(name, type, state)
         for name, value in image.constants.items():
             held = aligned(max(1, value.nbytes))
             held[: value.nbytes] = value.view(np.uint8)

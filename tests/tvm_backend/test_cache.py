@@ -193,7 +193,7 @@ def test_processes_that_compile_the_same_at_once_agree(tmp_path: Path) -> None:
 def key(text: str = GRAPH, batch: int = 3, target: Target | None = None) -> str:
     graph = parse_graph(text)
     sized = Target({"batch": batch}, bound=frozenset({"state"}))
-    return key_of(BACKEND, TvmKeeper(), graph, sized if target is None else target)
+    return key_of(BACKEND, graph, sized if target is None else target)
 
 
 @pytest.mark.parametrize(
@@ -232,8 +232,8 @@ def test_the_place_in_a_spec_is_not_part_of_the_key() -> None:
         weft.load(text).loaded.program.train_step for text in (SPEC, "# A comment.\n" + SPEC)
     )
     assert {n.span for n in here.nodes} != {n.span for n in further_down.nodes}
-    keeper, sized = TvmKeeper(), Target({"batch": 8})
-    assert key_of(BACKEND, keeper, here, sized) == key_of(BACKEND, keeper, further_down, sized)
+    sized = Target({"batch": 8})
+    assert key_of(BACKEND, here, sized) == key_of(BACKEND, further_down, sized)
 
 
 def test_an_image_reads_back_as_it_was(cache: Cache) -> None:
