@@ -4,8 +4,8 @@
     graph --share, bind, pack, decompose, optimise--> primitives of known sizes over arenas
           --fuse--> groups --plan--> places and an order --backend--> code
 
-Every pass is a pure function. The graph is verified before the first and after the last; where
-something is wrong, after each, to name the pass that did it. `stop_after` names the pass after
+Every pass is a pure function. The graph is verified after the last one; where something is wrong,
+before the first and after each, to name the one that did it. `stop_after` names the pass after
 which `lower` returns.
 """
 
@@ -26,6 +26,7 @@ from weft.compiler.passes.loops import join, trim
 from weft.compiler.passes.memory import plan
 from weft.compiler.passes.motion import hoist, sink
 from weft.compiler.passes.pack import pack
+from weft.compiler.passes.recompute import recompute
 from weft.compiler.passes.simplify import simplify
 from weft.compiler.plan import Plan, Target
 from weft.compiler.verify import verify
@@ -77,7 +78,6 @@ def lower(graph: Graph, target: Target, stop_after: str | None = None) -> Graph:
             expected=one_of(names),
             hint=did_you_mean(stop_after, names),
         )
-    _checked(graph, "the front end")
     steps = PASSES if stop_after is None else PASSES[: names.index(stop_after) + 1]
     try:
         lowered = graph
@@ -94,6 +94,7 @@ def lower(graph: Graph, target: Target, stop_after: str | None = None) -> Graph:
 
 def _find_fault(graph: Graph, target: Target, steps: Sequence[Pass]) -> None:
     """Go the way again, with a look at each graph on it: raises for the first that is wrong."""
+    _checked(graph, "the front end")
     for step in steps:
         graph = step.run(graph, target)
         _checked(graph, f"the pass `{step.name}`")
@@ -108,6 +109,9 @@ def _checked(graph: Graph, origin: str) -> None:
 
 @no_cycles()
 def compile_plan(graph: Graph, target: Target) -> Plan:
-    """The whole way down: lower, fuse, plan."""
+    """The whole way down: lower, fuse, choose what to compute again, plan."""
     lowered = lower(graph, target)
-    return plan(lowered, fuse(lowered), target.abilities, target.bound)
+    groups = fuse(lowered)
+    if target.abilities.kernels:
+        lowered, groups = recompute(lowered, groups)
+    return plan(lowered, groups, target.abilities, target.bound)

@@ -6,17 +6,22 @@ that only compiling needs: a process that finds its steps compiled does without.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from weft.backends.base import Peaks
 from weft.backends.tvm import blas
-from weft.backends.tvm.executable import TvmExecutable
+from weft.backends.tvm.executable import TvmExecutable, TvmTimed
 from weft.backends.tvm.keeper import TvmKeeper
+from weft.backends.tvm.pool import POOL
+from weft.backends.tvm.processor import processor
 from weft.compiler.composites import bodies
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Node
 from weft.compiler.ops import OPS
 from weft.compiler.plan import Abilities, Plan
+from weft.compiler.types import DType
 
 
 def _scratch(node: Node) -> int:
@@ -34,7 +39,6 @@ _ABILITIES = Abilities(
     kernels=True,
     scratch=_scratch,
 )
-
 _KEEPER = TvmKeeper()
 
 
@@ -46,13 +50,40 @@ class TvmBackend:
     composites: frozenset[str] = frozenset()
     abilities: Abilities = _ABILITIES
     keeper: TvmKeeper = _KEEPER
+    packages: tuple[str, ...] = ("apache-tvm", "scipy-openblas32")
 
     @cached_property
     def ops(self) -> frozenset[str]:
         return frozenset(OPS.keys() - {"call"})
 
+    @property
+    def threads(self) -> int:
+        return POOL.width
+
+    def use_threads(self, count: int) -> None:
+        """See `Backend.use_threads`."""
+        POOL.use(count)
+
+    @property
+    def traits(self) -> Mapping[str, object]:
+        """The processor that code is made for. How many threads there are does not matter."""
+        return {"processor": processor()}
+
     def compile(self, plan: Plan) -> TvmExecutable:
         """Kernels from the plan's groups, and native code from them."""
+        return self._compile(plan)
+
+    def timed(self, plan: Plan) -> TvmTimed:
+        """See `Backend.timed`: a part is a call of a kernel, as it stands in the code."""
+        return TvmTimed(self._compile(plan, timed=True))
+
+    def peaks(self, dtype: DType) -> Peaks:
+        """See `Backend.peaks`."""
+        from weft.backends.tvm.peaks import peaks
+
+        return peaks(dtype)
+
+    def _compile(self, plan: Plan, timed: bool = False) -> TvmExecutable:
         blas.load()
         from weft.backends.tvm import native, target
         from weft.backends.tvm.program import Program
@@ -68,7 +99,7 @@ class TvmBackend:
                     hint="train with `precision = f32`",
                 )
         made = kernels(plan, self.abilities)
-        program = Program(made)
+        program = Program(made, timed)
         module = native.compiled(program.module(), target.host())
         source = "\n".join(text(kernel) for kernel in made)
         return TvmExecutable(plan, program, module, source)

@@ -11,6 +11,7 @@ import numpy as np
 from weft.backends.arrays import aligned, checked_array
 from weft.backends.base import Arrays
 from weft.backends.tvm.image import ARENA, Image, Memory, Value
+from weft.backends.tvm.pool import POOL
 from weft.compiler.errors import RunError
 from weft.compiler.types import static_shape
 
@@ -64,6 +65,7 @@ class Bound:
                 )
             given[memory] = array = np.ascontiguousarray(array)
             self.place(memory, array)
+        POOL.prepare()
         self.run(self.pointer)
         results = {name: read(given) for name, read in self.outputs}
         for state, value in [(state, read(given)) for state, read in self.stores]:

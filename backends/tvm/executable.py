@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from weft.backends.base import Arrays, Step
+import numpy as np
+
+from weft.backends.base import Arrays, Part, Step, Timing
 from weft.backends.tvm.binding import Bound, Run
-from weft.backends.tvm.image import Image, image
+from weft.backends.tvm.image import CLOCK, Image, image
 from weft.compiler.plan import Plan
 
 if TYPE_CHECKING:
@@ -43,3 +46,33 @@ class Kept:
     def bind(self, state: Arrays, *, quiet: bool = False) -> Step:
         """See `Executable.bind`."""
         return Bound(self.image, self.run, state).step
+
+
+@dataclass(frozen=True, eq=False)
+class TvmTimed:
+    """The same kernels, called by a step that reads a clock after each."""
+
+    executable: TvmExecutable
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        from weft.compiler.costs import kernel_cost
+
+        return tuple(
+            Part(name, type(kernel).__name__.lower(), kernel.nodes, kernel_cost(kernel))
+            for name, kernel in self.executable.program.calls
+        )
+
+    def bind(self, state: Arrays) -> Callable[[Arrays], Timing]:
+        """See `Timed.bind`."""
+        executable = self.executable
+        bound = Bound(executable.image, executable.module["step"], state)
+        clock = np.zeros((1 + len(self.parts), 2), np.int64)
+        bound.place(CLOCK, clock)
+
+        def run(inputs: Arrays) -> Timing:
+            clock[...] = 0
+            bound.step(inputs)
+            return Timing(clock[1:, 0].copy(), clock[1:, 1].copy())
+
+        return run

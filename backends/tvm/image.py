@@ -25,14 +25,15 @@ from weft.compiler.types import DTYPES, DType, TensorType, static_shape
 class Memory:
     """A run of memory: the `arena`, or by its name a `state`, an `input` or a `constant`.
 
-    Constants are numbered, for those of a loop's turns have names of their own.
+    Constants are numbered, for those of a loop's turns have names of their own. A timed step has
+    a `clock` too.
     """
 
     kind: str
     name: str = ""
 
 
-ARENA = Memory("arena")
+ARENA, CLOCK = Memory("arena"), Memory("clock")
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ A process that finds them needs neither TVM's Python package nor LLVM.
 from __future__ import annotations
 
 import platform
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +15,9 @@ from weft.backends.base import Compiled, NotKept
 from weft.backends.tvm import library, packages
 from weft.backends.tvm.executable import Kept, TvmExecutable
 from weft.backends.tvm.image import from_bytes, to_bytes
+from weft.backends.tvm.processor import processor
 
 _LIBRARY, _IMAGE = "step.so", "image"
-_CPU_INFO = Path("/proc/cpuinfo")
-# What tells a processor from others, in the words of Linux on x86 and on Arm.
-_TELLING = {
-    "vendor_id", "cpu family", "model", "model name", "stepping", "flags",
-    "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,8 +31,7 @@ class TvmKeeper:
             [
                 f"tvm {compiler.st_size} {compiler.st_mtime_ns}",
                 f"numpy {np.__version__}",
-                f"{platform.system()} {platform.machine()}",
-                *_processor(),
+                f"{platform.system()} {processor()}",
             ]
         )
 
@@ -58,13 +50,3 @@ class TvmKeeper:
             return Kept(image, library.load(folder / _LIBRARY))
         except OSError as error:
             raise NotKept(str(error)) from error
-
-
-def _processor() -> list[str]:
-    """The first processor, as the system describes it."""
-    found: list[str] = []
-    with suppress(OSError), _CPU_INFO.open(encoding="utf-8", errors="replace") as file:
-        for line in takewhile(str.strip, file):
-            if line.partition(":")[0].strip() in _TELLING:
-                found.append(line.strip())
-    return found

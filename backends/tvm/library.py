@@ -7,10 +7,9 @@ functions it finds in variables of its own: `__TVMBackendParallelLaunch` and its
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 from pathlib import Path
 
-from weft.backends.tvm import blas, packages
+from weft.backends.tvm import blas, runtime
 from weft.backends.tvm.binding import Run
 
 STEP = "weft_step"
@@ -25,23 +24,17 @@ _ASKED = (
 def load(path: Path) -> Run:
     """The step of a library that `native.library` made. Raises OSError where there is none."""
     blas.load()
-    runtime, library = _runtime(), ctypes.CDLL(str(path))
+    shared = runtime.library()  # before the step, which asks for what is in it
+    library = ctypes.CDLL(str(path))
     for name in _ASKED:
         try:
             asked = ctypes.c_void_p.in_dll(library, f"__{name}")
         except ValueError:
             continue  # this step doesn't ask for it
-        asked.value = ctypes.cast(getattr(runtime, name), ctypes.c_void_p).value
+        asked.value = ctypes.cast(getattr(shared, name), ctypes.c_void_p).value
     try:
         step = library[STEP]
     except AttributeError as error:
         raise OSError(f"`{path}` has no `{STEP}`") from error
     step.restype, step.argtypes = None, [ctypes.c_void_p]
     return step
-
-
-@cache
-def _runtime() -> ctypes.CDLL:
-    """TVM's runtime: the very file that the package would load."""
-    ctypes.CDLL(str(packages.library("tvm_ffi", "tvm_ffi")), mode=ctypes.RTLD_GLOBAL)
-    return ctypes.CDLL(str(packages.library("tvm", "tvm_runtime")))
