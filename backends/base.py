@@ -165,6 +165,15 @@ class Backend(Protocol):
         """Raises RunError for what the backend can't say."""
         ...
 
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """What it can show of its code, for people: `python`, or `kernel`, `tir`, `llvm`, ..."""
+        ...
+
+    def listing(self, plan: Plan, form: str) -> str:
+        """The code of a plan in one of its forms."""
+        ...
+
     def timed(self, plan: Plan) -> Timed:
         """As `compile`, for a profile."""
         ...

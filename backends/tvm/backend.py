@@ -51,6 +51,7 @@ class TvmBackend:
     abilities: Abilities = _ABILITIES
     keeper: TvmKeeper = _KEEPER
     packages: tuple[str, ...] = ("apache-tvm", "scipy-openblas32")
+    forms: tuple[str, ...] = ("kernel", "tir", "llvm", "asm")
 
     @cached_property
     def ops(self) -> frozenset[str]:
@@ -73,6 +74,15 @@ class TvmBackend:
         """Kernels from the plan's groups, and native code from them."""
         return self._compile(plan)
 
+    def listing(self, plan: Plan, form: str) -> str:
+        """See `Backend.listing`."""
+        blas.load()
+        from weft.backends.tvm.listing import FORMS
+        from weft.backends.tvm.program import Program
+        from weft.compiler.passes.kernels import kernels
+
+        return FORMS[form](Program(kernels(plan, self.abilities), plan.graph.name))
+
     def timed(self, plan: Plan) -> TvmTimed:
         """See `Backend.timed`: a part is a call of a kernel, as it stands in the code."""
         return TvmTimed(self._compile(plan, timed=True))
@@ -87,7 +97,7 @@ class TvmBackend:
         blas.load()
         from weft.backends.tvm import native, target
         from weft.backends.tvm.program import Program
-        from weft.compiler.kernel_text import text
+        from weft.compiler.kernel_text import program_text
         from weft.compiler.passes.kernels import kernels
 
         for node in (n for part in (plan.graph, *bodies(plan.graph)) for n in part.nodes):
@@ -99,10 +109,9 @@ class TvmBackend:
                     hint="train with `precision = f32`",
                 )
         made = kernels(plan, self.abilities)
-        program = Program(made, timed)
+        program = Program(made, plan.graph.name, timed)
         module = native.compiled(program.module(), target.host())
-        source = "\n".join(text(kernel) for kernel in made)
-        return TvmExecutable(plan, program, module, source)
+        return TvmExecutable(plan, program, module, program_text(program.name, made))
 
 
 BACKEND = TvmBackend()

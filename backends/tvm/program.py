@@ -87,6 +87,7 @@ class Program:
     """
 
     kernels: Sequence[Kernel]
+    name: str
     timed: bool = False
     slots: dict[Buffer | str, int] = field(default_factory=lambda: {ARENA.kind: 0})
     functions: dict[str, tuple[Any, Any]] = field(default_factory=dict)

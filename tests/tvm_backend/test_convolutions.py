@@ -90,6 +90,13 @@ CASES = {
     ),
     "long line": Case("Direct", (2, 8, 1, 700), (16, 8, 1, 9), padding=((0, 0), (4, 4))),
     "float64": Case("Direct", (2, 9, 9, 10), (24, 9, 3, 3), dtype=F64),
+    "short": Case("Winograd", (8, 16, 16, 16), (16, 16, 3, 3)),
+    "short, odd batch": Case("Winograd", (17, 18, 12, 12), (32, 18, 3, 3)),
+    "short, other padding": Case(
+        "Winograd", (8, 16, 17, 23), (48, 16, 3, 3), padding=((0, 1), (2, -3))
+    ),
+    "short, bands": Case("Winograd", (1, 33, 48, 64), (28, 33, 3, 3)),
+    "short, small images": Case("Winograd", (131, 40, 4, 4), (64, 40, 3, 3)),
     "few outputs": Case("Wide", (2, 16, 12, 12), (6, 16, 5, 5), padding=((4, 4), (4, 4))),
     "grouped": Case("Wide", (2, 32, 9, 8), (32, 16, 3, 3), groups=2),
     "window of the image": Case("Sums", (6, 9, 8, 8), (16, 9, 8, 8)),

@@ -169,3 +169,12 @@ def test_a_thousandth_is_seen(share: float, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("name", SPECS)
 def test_every_backend_passes(name: str, backend: str) -> None:
     passed(weft.load(SPECS[name]).verify(backend))
+
+
+def test_a_gradient_within_the_loss() -> None:
+    """Its rules are differentiated again, and the loss is made of them."""
+    text = line().replace(
+        "cross_entropy(net(x), y)",
+        "cross_entropy(net(x), y) + mean(grad(sum(tanh(net(x))^2), x)^2)",
+    )
+    passed(weft.load(text).verify())
