@@ -19,7 +19,7 @@ from weft.compiler.collector import no_cycles
 from weft.compiler.composites import bodies
 from weft.compiler.errors import Span
 from weft.compiler.graph import Graph, Node, make, substitute, topological
-from weft.compiler.passes.fuse import LEAVES, Group
+from weft.compiler.passes.fuse import LEAVES, Group, fuse
 from weft.compiler.passes.memory import plan
 from weft.compiler.passes.pack import gathered
 from weft.compiler.philox import philox4x32, stream_id
@@ -157,9 +157,7 @@ def _kernels(tally: Tally, subject: Subject, name: str, seen: set[str]) -> Itera
 
     def keep(node: Node, value: np.ndarray) -> None:
         if node in wanted:
-            dtype = node.type.dtype.numpy
-            with np.errstate(all="ignore"):
-                values[node] = value.astype(dtype) if value.dtype != dtype else value
+            values[node] = _typed(value, node)
 
     known = {**subject.state, **subject.inputs(name, size)}
     arenas = {a.name: a for a in subject.session.target(name, size).arenas}
@@ -222,14 +220,42 @@ def _kernel(tally: Tally, subject: Subject, name: str, kernel: _Kernel, results:
     for output, node in graph.named_outputs.items():
         judged = expected.judge(output, results[output])
         if not tally.add(what, judged.error, judged.bound, 1):
+            part = _wrong_part(subject, kernel)
+            alone = f", where `{part.op.name}` alone is wrong" if part is not None else ""
             tally.fault(
-                f"a kernel of {name} is wrong on {backend.name}: {work}",
-                kernel.span,
+                f"a kernel of {name} is wrong on {backend.name}{alone}: {work}",
+                part.span if part is not None and part.span is not None else kernel.span,
                 f"{number(judged.expected)} at {list(judged.place)} of {node.type}, give or take "
                 f"{number(judged.bound)}",
                 number(judged.found),
+                None if alone else "each of its operations alone is right: look at how they join",
             )
             return
+
+
+def _wrong_part(subject: Subject, kernel: _Kernel) -> Node | None:
+    """The first operation of a kernel that is wrong alone too, on what it gets there."""
+    values: dict[Node, np.ndarray] = {}
+    observe(kernel.graph, kernel.inputs, values.__setitem__)
+    parts: list[tuple[Node, _Kernel]] = []
+    for node in kernel.graph.nodes:
+        whole = Group("", (node,), tuple(dict.fromkeys(node.inputs)), (node,))
+        graph, inputs = _alone(whole)
+        groups = fuse(graph)
+        if node.op.name not in LEAVES and len(groups) == 1:
+            given = {i.name: _typed(values[n], n) for n, i in inputs.items()}
+            parts.append((node, _Kernel(graph, groups[0], given, node.span)))
+    results = _results(subject, [part for _, part in parts])
+    for (node, part), found in zip(parts, results, strict=True):
+        if not bounded(part.graph, part.inputs).judge("out", found["out"]).within:
+            return node
+    return None
+
+
+def _typed(value: np.ndarray, node: Node) -> np.ndarray:
+    """A value of double precision in the node's own type."""
+    with np.errstate(all="ignore"):
+        return value.astype(node.type.dtype.numpy, copy=False)
 
 
 # -- whole graphs ---------------------------------------------------------------------------------

@@ -32,6 +32,10 @@ train {{
 """
 
 
+NET = """layer small(x: f32[B, D]) = x |> dense(6) |> relu |> dense(10)
+model net = small()"""
+
+
 def subject(text: str) -> Subject:
     return Subject(weft.load(text).loaded, BACKEND)
 
@@ -178,3 +182,11 @@ def test_a_gradient_within_the_loss() -> None:
         "cross_entropy(net(x), y) + mean(grad(sum(tanh(net(x))^2), x)^2)",
     )
     passed(weft.load(text).verify())
+
+
+def test_newtons_method_through_kinks() -> None:
+    """The Hessian is the slope of the gradient, which jumps where `relu` bends."""
+    text = line("newton(0.1)").replace("model net = dense(10)", NET)
+    found = weft.load(text).verify()
+    passed(found)
+    assert found["gradients"].count > 2 * 4
