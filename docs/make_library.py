@@ -280,6 +280,7 @@ CALLS: dict[str, dict[str, str]] = {
     "monte_carlo": {"f": "relu"},
     "monte_carlo_samples": {"f": "relu"},
     "p_norm": {"p": "2"},
+    "pixel_centres": {"h": "22", "w": "38"},
     "precision": {"target": ANY},
     "recall": {"target": ANY},
     "residual": {"inner": "relu"},

@@ -19,8 +19,8 @@ from weft.compiler.ops import Kind
 from weft.compiler.passes import simplify
 from weft.compiler.passes.pack import gathered, views
 from weft.compiler.pattern import Rules, rewrite
-from weft.compiler.pipeline import PASSES, Target, lower
-from weft.compiler.plan import Abilities, Buffer, Plan
+from weft.compiler.pipeline import PASSES, lower
+from weft.compiler.plan import Abilities, Buffer, Plan, Target
 from weft.compiler.text import print_node
 from weft.compiler.types import static_shape
 from weft.runtime.session import Session

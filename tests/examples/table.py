@@ -101,6 +101,7 @@ EXAMPLES: dict[str, Example] = {
     "multi_task": Example(
         26_251, 25_984, {"test.accuracy": (0.94, 1.0), "test.off_by": (0.0, 1.5)}
     ),
+    "panoptic": Example(22_680, 3_578_880, {"test.quality": (0.43, 1.0)}),
     "resnet110": Example(1_727_962, 252_887_680),
     "resnet18": Example(11_689_512, 1_814_073_344, sees=435),
     "resnet34": Example(21_797_672, 3_663_761_408, sees=899),

@@ -417,19 +417,19 @@ MUTATIONS = (
         attribute(kernels, "Philox", _NextStream),
     ),
     Mutation(
-        "the backend takes the smaller for the larger", "dense", "kernels", "maximum",
+        "the backend takes the smaller for the larger", "dense", "kernels", "`maximum` alone",
         backend_row("maximum", extreme("minimum", "{a}")),
     ),
     Mutation(
-        "the backend's exponential is of base 2", "dense", "kernels", "exp",
+        "the backend's exponential is of base 2", "dense", "kernels", "`exp` alone",
         backend_row("exp", ufunc("exp2")),
     ),
     Mutation(
-        "the backend chooses the other operand", "conv", "kernels", "select",
+        "the backend chooses the other operand", "conv", "kernels", "`select` alone",
         backend_row("select", _choose_the_other),
     ),
     Mutation(
-        "the backend pads the other end", "conv", "kernels", "conv",
+        "the backend pads the other end", "conv", "kernels", "`conv` alone",
         attribute(convolution, "geometry", _low_and_high),
     ),
 )  # fmt: skip
