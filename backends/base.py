@@ -4,21 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from weft.compiler.costs import Cost
 from weft.compiler.graph import Node
 from weft.compiler.plan import Abilities, Plan
 from weft.compiler.types import DType
+
+if TYPE_CHECKING:
+    from weft.compiler.costs import Cost
 
 Arrays = Mapping[str, np.ndarray]
 Step = Callable[[Arrays], dict[str, np.ndarray]]
 
 
 class Executable(Protocol):
-    """A compiled graph."""
+    """A graph as code, ready to be bound to arrays."""
+
+    def bind(self, state: Arrays, *, quiet: bool = False) -> Step:
+        """A step over these arrays of the plan's bound inputs, which it updates in place.
+
+        The step takes the other inputs by name and returns the other outputs by name. With
+        `quiet` the caller promises to have silenced floating-point warnings around the calls.
+        """
+        ...
+
+
+class Compiled(Executable, Protocol):
+    """What a backend has just made of a plan."""
 
     @property
     def plan(self) -> Plan: ...
@@ -28,12 +43,28 @@ class Executable(Protocol):
         """The generated code, for people."""
         ...
 
-    def bind(self, state: Arrays, *, quiet: bool = False) -> Step:
-        """A step over these arrays of the plan's bound inputs, which it updates in place.
 
-        The step takes the other inputs by name and returns the other outputs by name. With
-        `quiet` the caller promises to have silenced floating-point warnings around the calls.
-        """
+class NotKept(Exception):
+    """Why compiled code can't be kept for another process, and what would help."""
+
+    def __init__(self, found: str, hint: str | None = None) -> None:
+        super().__init__(found)
+        self.found, self.hint = found, hint
+
+
+class Keeper(Protocol):
+    """How executables become files, and come back without being compiled."""
+
+    def identity(self) -> str:
+        """All that code depends on beside the plan and Weft itself: machine and versions."""
+        ...
+
+    def save(self, compiled: Compiled, folder: Path) -> None:
+        """Write the files. Raises NotKept where this machine can't."""
+        ...
+
+    def load(self, folder: Path) -> Executable:
+        """What `save` wrote. Raises NotKept for what can't be loaded."""
         ...
 
 
@@ -116,8 +147,8 @@ class Backend(Protocol):
         """How many threads its steps use at most."""
         ...
 
-    def use_threads(self, count: int) -> None:
-        """Let all steps of this process use so many threads."""
+    def use_threads(self, count: int | None) -> None:
+        """Let all steps of this process use so many threads; None: one for each core."""
         ...
 
     @property
@@ -130,7 +161,7 @@ class Backend(Protocol):
         """What the last bits of its results depend on, beside those versions."""
         ...
 
-    def compile(self, plan: Plan) -> Executable:
+    def compile(self, plan: Plan) -> Compiled:
         """Raises RunError for what the backend can't say."""
         ...
 
@@ -150,3 +181,11 @@ class Backend(Protocol):
     def peaks(self, dtype: DType) -> Peaks:
         """Measured anew each time: about a second."""
         ...
+
+
+@runtime_checkable
+class Keeping(Backend, Protocol):
+    """A backend that takes longer to compile than to load what was compiled before."""
+
+    @property
+    def keeper(self) -> Keeper: ...

@@ -174,7 +174,7 @@ class _Printer:
                 made = f"{self.scalar(scalar.value)} if {tests} else {self.scalar(scalar.other)}"
             case Bits():
                 words = ", ".join(self.scalar(word) for word in scalar.key)
-                made = f"bits({words}, {scalar.stream!r}, {self.index(scalar.position)})"
+                made = f"bits({words}, {self.index(scalar.position)})"
             case _:
                 raise AssertionError(scalar)
         name = f"v{len(self._names)}"

@@ -1,7 +1,8 @@
 """A plan as one module: a function a distinct kernel, and `step`, which calls them in order.
 
-    step(table)    the table holds addresses: the arena's, that of the pool of threads, then those
-                   of all other buffers
+    weft_step(table)    the table holds addresses: the arena's, that of the pool of threads, then
+                        those of all other buffers
+    step                the same, for callers by TVM's conventions
 
 A loop calls the kernels of a turn with addresses that it works out at the beginning of the turn.
 
@@ -24,6 +25,8 @@ from tvm.tirx import stmt as s
 
 from weft.backends.tvm import threads, tir
 from weft.backends.tvm.convolutions import print_convolution
+from weft.backends.tvm.image import ARENA, CLOCK, THREADS
+from weft.backends.tvm.library import STEP
 from weft.backends.tvm.nests import print_nest
 from weft.backends.tvm.products import print_product
 from weft.backends.tvm.special import print_special
@@ -32,8 +35,8 @@ from weft.compiler.kernel import Convolution, Kernel, Nest, Product, Special, Tr
 from weft.compiler.kernel_text import text
 from weft.compiler.plan import Buffer
 
-ARENA, THREADS, CLOCK = "arena", "threads", "clock"
 _ADDRESS = "int64"
+_PLAIN = 2  # the convention of functions whose arguments TVM leaves as they are
 
 # TVM tells LLVM that what is behind two names is never the same memory. That holds within a
 # kernel; once kernels are inlined one after another it does not. Nothing moves over this function.
@@ -87,14 +90,15 @@ class Program:
     kernels: Sequence[Kernel]
     name: str
     timed: bool = False
-    slots: dict[Buffer | str, int] = field(default_factory=lambda: {ARENA: 0, THREADS: 1})
+    slots: dict[Buffer | str, int] = field(default_factory=lambda: {ARENA.kind: 0, THREADS.kind: 1})
     functions: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     calls: list[tuple[str, Kernel]] = field(default_factory=list)
     _clock: Any = None
+    _shared: bool = False  # whether a loop is shared out among threads
 
     def __post_init__(self) -> None:
         if self.timed:
-            self.slots[CLOCK] = len(self.slots)
+            self.slots[CLOCK.kind] = len(self.slots)
         self._collect(self.kernels, frozenset())
 
     def _collect(self, kernels: Sequence[Kernel], known: frozenset[Buffer]) -> None:
@@ -114,15 +118,28 @@ class Program:
             found[buffer], statement = tir.bind(f"a{slot}", tir.load(memory, tir.number(slot)))
             body.append(statement)
         places = {buffer: place for buffer, place in found.items() if isinstance(buffer, Buffer)}
-        body.append(threads.enter(tirx.reinterpret(_pointer("int8"), found[THREADS])))
-        outside = [_BARRIER_CODE, threads.code()]
+        outside = [_BARRIER_CODE]
         if self.timed:
             outside.append(_NOW_CODE.format(now=_NOW, clock=time.CLOCK_MONOTONIC))
-            body += self._begin(found[CLOCK])
-        body += self._calls(self.kernels, _Scope(found[ARENA], places))
-        whole = tir.beside("".join(outside), tir.sequence(body))
-        step = tirx.PrimFunc([table], whole).with_attr({"global_symbol": "step"})
-        return tvm.IRModule({**dict(self.functions.values()), **threads.functions(), "step": step})
+            body += self._begin(found[CLOCK.kind])
+        with tir.parallel_loops() as shared:
+            calls = self._calls(self.kernels, _Scope(found[ARENA.kind], places))
+        self._shared = self._shared or bool(shared)
+        functions = dict(self.functions.values())
+        if self._shared:
+            body.append(threads.enter(tirx.reinterpret(_pointer("int8"), found[THREADS.kind])))
+            outside.append(threads.code())
+            functions.update(threads.functions())
+        whole = tir.beside("".join(outside), tir.sequence(body, calls))
+        functions[ir.GlobalVar(STEP)] = tirx.PrimFunc([table], whole).with_attr(
+            {"global_symbol": STEP, "calling_conv": _PLAIN}
+        )
+        called = tir.pointer("table", _ADDRESS)
+        call = s.Evaluate(tirx.call_extern("void", STEP, called))
+        functions[ir.GlobalVar("step")] = tirx.PrimFunc([called], call).with_attr(
+            {"global_symbol": "step"}
+        )
+        return tvm.IRModule(functions)
 
     def _calls(self, kernels: Sequence[Kernel], scope: _Scope) -> list[Stmt]:
         found: list[Stmt] = []

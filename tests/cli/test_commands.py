@@ -16,6 +16,7 @@ import pytest
 from goldens import Golden
 from weft.cli.new import TEMPLATES, houses
 from weft.runtime.backends import installed
+from weft.runtime.cache import Cache
 
 native = pytest.mark.skipif("tvm" not in installed(), reason="needs the extra `tvm`")
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -349,6 +350,30 @@ class TestFmt:
         files = sorted(EXAMPLES.rglob("*.weft"))
         assert len(files) >= 4
         assert weft("fmt", "--check", *files).out == ""
+
+
+class TestCache:
+    @pytest.fixture(autouse=True)
+    def cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
+        found = Cache(tmp_path / "compiled")
+        monkeypatch.setattr("weft.runtime.cache.user_cache", lambda: found)
+        found.put("entry", lambda folder: (folder / "code").write_bytes(bytes(5000)) and None)
+        return found
+
+    def test_shows_where_and_how_large(self, weft: Callable, cache: Cache) -> None:
+        *_, row = weft("cache").out.splitlines()
+        assert row.split()[:2] == [str(cache.root), "1"]
+        assert row.split()[2:] == ["5.05", "kB", "2", "GB"]
+
+    def test_clear(self, weft: Callable, cache: Cache) -> None:
+        found = weft("cache", "--clear", "--json").json
+        assert found == {
+            "folder": str(cache.root),
+            "entries": 0,
+            "bytes": 0,
+            "limit": cache.limit,
+        }
+        assert not list(cache.root.iterdir())
 
 
 class TestGraph:
