@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the golden files instead of comparing with them",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """An empty cache of compiled code for this run, and for all processes that it starts."""
+    if not hasattr(config, "workerinput"):  # workers have that of who started them
+        folder = tempfile.mkdtemp(prefix="weft-cache-")
+        os.environ["XDG_CACHE_HOME"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

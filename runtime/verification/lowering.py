@@ -125,9 +125,10 @@ def memory(subject: Subject) -> Check:
     tally = Tally("memory", "each operand where its plan says, when it is read")
     session = subject.session
     for name in GRAPHS:
-        plan = session.plan(name, subject.few)
-        arenas = {a.name: a for a in session.target(name, subject.few).arenas}
-        known = {**subject.state, **subject.inputs(name, subject.few)}
+        size = subject.sizes_of(name)[0]
+        plan = session.plan(name, size)
+        arenas = {a.name: a for a in session.target(name, size).arenas}
+        known = {**subject.state, **subject.inputs(name, size)}
         inputs = {
             n.name: gathered(known, arenas[n.name]) if n.name in arenas else known[n.name]
             for n in plan.graph.inputs

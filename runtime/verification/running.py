@@ -325,8 +325,9 @@ def repeats(subject: Subject) -> Check:
     """The same bits twice, and old bits in what no graph assigns."""
     tally = Tally("repeats", "the same bits again, and untouched states as they were")
     for name in GRAPHS:
-        inputs = subject.inputs(name, subject.few)
-        (once, given), (again, _) = (_traced(subject, name, inputs) for _ in range(2))
+        size = subject.sizes_of(name)[0]
+        inputs = subject.inputs(name, size)
+        (once, given), (again, _) = (_traced(subject, name, inputs, size) for _ in range(2))
         assigned = set(subject.built(name).output_names)
         states = subject.state if name != "init" else {}
 
@@ -345,14 +346,14 @@ def repeats(subject: Subject) -> Check:
     return tally.check()
 
 
-def _traced(subject: Subject, name: str, inputs: Arrays) -> tuple[Arrays, Arrays]:
+def _traced(subject: Subject, name: str, inputs: Arrays, size: int) -> tuple[Arrays, Arrays]:
     """All outputs and all states after a run, and what it was given, as it is then."""
     session = subject.session
     for state, array in session.tensors().items():
         array[...] = inputs.get(state, subject.state[state])
     saved = session.copy()
     given = {k: v.copy() for k, v in inputs.items()}
-    results = {k: np.array(v) for k, v in session.run(name, given, subject.few).items()}
+    results = {k: np.array(v) for k, v in session.run(name, given, size).items()}
     found = {**{k: v.copy() for k, v in session.tensors().items()}, **results}
     session.restore(saved)
     return found, given

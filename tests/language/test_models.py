@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import weft
 from language.elaborated import elaborate, refuses, run, value
+from weft.compiler.evaluate import evaluate
+from weft.compiler.graph import topological
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(4, 3))
@@ -134,3 +137,57 @@ def test_library_calls_are_whole_and_mean_their_bodies() -> None:
     assert dict(dense.attributes["config"]) == {"units": 2, "bias": True}
     assert [n.name for n in dense.attributes["body"].inputs] == ["x", "w", "b"]
     assert run([node], {"x": X, **found.initial})[0].shape == (4, 2)
+
+
+def test_in_training_only_calls_that_state_their_gradient_are_whole() -> None:
+    text = """
+data points {
+  x: f32[3]
+  y: class[2]
+  split = { train: 10 }
+}
+model net = dense(2)
+train {
+  data = points.batch(5)
+  minimize cross_entropy(gelu(net(x)), y) with sgd(0.1)
+}
+"""
+    experiment = weft.load(text).loaded.experiment
+    (objective,) = experiment.forward.objectives
+    trained, evaluated = (
+        {
+            n.attributes["name"]: n.attributes["gradient"]
+            for n in topological([loss])
+            if n.op.name == "call"
+        }
+        for loss in (objective.loss, experiment.eval_metrics["loss"])
+    )
+    assert list(trained) == ["label_cross_entropy"]
+    assert trained["label_cross_entropy"] is not None
+    assert "cross_entropy" in evaluated
+
+
+def test_what_comes_from_the_unpooled_picture_is_no_part_of_its_gradient() -> None:
+    """In training `max_unpool` is no call of its own, and sees that y is made of x."""
+    text = """
+data pictures {
+  x: f32[1, 4, 4]
+  y: f32[1, 4, 4]
+  split = { train: 10 }
+}
+layer there_and_back(x: f32[B, C, ...S]) {
+  let h = x |> conv(2)
+  max_unpool(3 * max_pool(h), h) |> conv(1)
+}
+model net = there_and_back()
+train {
+  data = pictures.batch(5)
+  minimize mse(net(x), y) with sgd(0.1)
+}
+"""
+    program = weft.load(text).loaded.program
+    states = evaluate(program.init, {"seed": np.array([3, 0], np.uint32)})
+    inputs = {**states, "x": rng.normal(size=(5, 1, 4, 4)).astype("f")}
+    inputs["y"] = 2 * inputs["x"]
+    trained, evaluated = (evaluate(g, inputs) for g in (program.train_step, program.eval_step))
+    np.testing.assert_allclose(trained["loss"], evaluated["loss"], rtol=1e-6)

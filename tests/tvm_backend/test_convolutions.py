@@ -17,10 +17,10 @@ from weft.compiler.passes.kernels import kernels
 from weft.compiler.pipeline import Target, compile_plan
 from weft.compiler.types import F32, F64, DType, TensorType
 
-tvm = pytest.importorskip("tvm", reason="the tvm backend needs apache-tvm (extra `tvm`)")
+pytest.importorskip("tvm", reason="the tvm backend needs apache-tvm (extra `tvm`)")
 
-from weft.backends.tvm.backend import BACKEND  # noqa: E402
-from weft.backends.tvm.convolutions import strategy  # noqa: E402
+from weft.backends.tvm.backend import BACKEND
+from weft.backends.tvm.convolutions import strategy
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]

@@ -196,8 +196,8 @@ def _everything_at_once(slots: Any) -> int:
     return memory._aligned(total)
 
 
-def _first_output_only(graph: Any, draft: Any, kept: Any) -> fuse.Group:
-    group = _GROUP(graph, draft, kept)
+def _first_output_only(*arguments: Any) -> fuse.Group:
+    group = _GROUP(*arguments)
     return replace(group, outputs=group.outputs[:1])
 
 
@@ -388,11 +388,11 @@ MUTATIONS = (
     ),
     Mutation(
         "a value is overwritten before its last reader", "conv", "memory", "any more",
-        attribute(memory._Planner, "_needed", lambda self, root, after: False),
+        attribute(memory._Planner, "_needed", lambda *arguments: False),
     ),
     Mutation(
         "a state is replaced before its old value is read", "dense", "memory", "any more",
-        attribute(memory._Planner, "_floor", lambda self, old, writer: -1),
+        attribute(memory._Planner, "_floor", lambda *arguments: -1),
     ),
     # The step: clipping, averages, slots, the layout of parameters.
     Mutation(
