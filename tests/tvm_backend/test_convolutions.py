@@ -14,6 +14,7 @@ from weft.compiler.graph import Graph, Node
 from weft.compiler.kernel import Convolution
 from weft.compiler.ops import OPS
 from weft.compiler.passes.kernels import kernels
+from weft.compiler.passes.widen import widen
 from weft.compiler.pipeline import Target, compile_plan
 from weft.compiler.types import F32, F64, DType, TensorType
 
@@ -198,6 +199,30 @@ def test_values(case: Case, epilogue: bool) -> None:
     for name, value in expected.items():
         assert found[name].dtype == case.dtype.numpy
         assert (abs(found[name] - value) <= limit).all(), name
+
+
+@BY_NAME
+def test_a_residual_gives_its_memory_to_the_sum(case: Case) -> None:
+    """Nothing else reads it, so that the result takes its place, and sums need one of their own."""
+    x = b.input_("x", TensorType(case.dtype, case.x))
+    w = b.input_("w", TensorType(case.dtype, case.kernel))
+    y = b.conv(x, w, **case.attributes)
+    examples, channels, height, width = y.type.shape
+    twice = b.input_("twice", TensorType(case.dtype, (examples, channels, 2 * height, 2 * width)))
+    rest = b.reduce_window(twice, "sum", (2, 2), strides=(2, 2))
+    largest = b.reduce_window(y + rest, "max", (height, width))
+    made = Graph("g", (x, w, twice), (largest,), ("y",))
+    plan = compile_plan(made, Target(abilities=BACKEND.abilities))
+    places = [place for node, place in plan.places.items() if node.type == y.type]
+    assert len({place.buffer.offset for place in places}) == 1
+    values = numbers(case)
+    shape = made.named_inputs["twice"].type.shape
+    values["twice"] = np.random.default_rng(2).normal(size=shape).astype(case.dtype.numpy)
+    found = run(made, {name: values[name] for name in made.named_inputs})["y"]
+    wide = {name: values[name].astype(np.float64) for name in made.named_inputs}
+    expected = evaluate(widen(made), wide)["y"]
+    limit = bound(case, values).max((2, 3), keepdims=True)
+    assert (abs(found - expected) <= limit).all()
 
 
 @BY_NAME

@@ -176,7 +176,8 @@ class Results:
     def _points(self, image: Expr, output: Expr, row: Expr, outputs: int, rows: int) -> list[Stmt]:
         assert self.stage is not None
         axes = inner_c, inner_y, inner_x = Axis(outputs), Axis(rows), Axis(self.width)
-        starts = start_n, start_c, start_y, begin = [Axis(n) for n in (*self.conv.shape[:3], 1)]
+        count = self.tile.images[2] * self.tile.outputs[1] * self.size
+        starts = start_n, start_c, start_y, begin = [Axis(n) for n in (*self.conv.shape[:3], count)]
         place = along(begin) + along(inner_c) * self.size
         element = Load(
             self.dtype,
