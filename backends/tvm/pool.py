@@ -16,7 +16,7 @@ from weft.backends.arrays import aligned
 from weft.backends.cores import cores
 
 _BYTES = 1024  # a `%Pool` of pool.ll, and more
-_WIDTH, _FAULT = 49, 53  # where its numbers are, of four bytes
+_WIDTH, _STARTED, _FAULT = 49, 50, 53  # where its numbers are, of four bytes
 
 
 @dataclass(eq=False)
@@ -26,6 +26,7 @@ class Pool:
     memory: np.ndarray = field(default_factory=lambda: aligned(_BYTES))
     incomplete: bool = True  # threads are still to be started, by the next step that runs
     _kept: list[Any] = field(default_factory=list)
+    _started: int = 0  # workers whose code is kept
 
     def __post_init__(self) -> None:
         self.use(None)
@@ -41,9 +42,15 @@ class Pool:
         return int(self.memory.view(np.int32)[_WIDTH])
 
     def complete(self, run: Any) -> None:
-        """After `run`, whose code the threads may have been started in: it stays."""
-        self._kept.append(run)
-        self.incomplete = False
+        """After `run`: the workers that it has started run its code, so it stays.
+
+        A step without parallel loops starts none.
+        """
+        started = int(self.memory.view(np.int32)[_STARTED])
+        if started > self._started:
+            self._kept.append(run)
+            self._started = started
+        self.incomplete = started + 1 < self.width
 
     @property
     def fault(self) -> np.ndarray:
@@ -54,6 +61,7 @@ class Pool:
         """In a child process, which has none of the threads."""
         width = self.width
         self.memory[...] = 0
+        self._started = 0
         self.use(width)
 
 

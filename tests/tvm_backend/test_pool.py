@@ -142,3 +142,16 @@ def test_the_width_of_a_pool() -> None:
     assert pool.width == 5
     assert pool.incomplete
     assert not pool.memory[:64].any()
+
+
+def test_the_code_of_workers_stays() -> None:
+    """A step without parallel loops starts no workers: it is a later one whose code they run."""
+    pool = Pool()
+    pool.use(3)
+    pool.complete("a step without parallel loops")
+    assert pool.incomplete
+    started = pool.memory.view(np.int32)[50:51]  # see %Pool in pool.ll
+    started[0] = 2
+    pool.complete("a step whose workers these are")
+    assert not pool.incomplete
+    assert pool._kept == ["a step whose workers these are"]
