@@ -20,6 +20,7 @@ from weft.compiler.types import F32, F64, DType, TensorType
 
 pytest.importorskip("tvm", reason="the tvm backend needs apache-tvm (extra `tvm`)")
 
+from weft.backends.tvm import target
 from weft.backends.tvm.backend import BACKEND
 from weft.backends.tvm.convolutions import strategy
 
@@ -98,6 +99,7 @@ CASES = {
     ),
     "short, bands": Case("Winograd", (1, 33, 48, 64), (28, 33, 3, 3)),
     "short, small images": Case("Winograd", (131, 40, 4, 4), (64, 40, 3, 3)),
+    "short, few outputs": Case("Winograd", (16, 33, 20, 12), (6, 33, 3, 3)),
     "few outputs": Case("Direct", (2, 16, 12, 12), (6, 16, 5, 5), padding=((4, 4), (4, 4))),
     "three outputs": Case("Direct", (2, 16, 12, 11), (3, 16, 3, 3)),
     "two outputs": Case("Unfolded", (2, 16, 12, 11), (2, 16, 3, 3)),
@@ -223,6 +225,18 @@ def test_a_residual_gives_its_memory_to_the_sum(case: Case) -> None:
     expected = evaluate(widen(made), wide)["y"]
     limit = bound(case, values).max((2, 3), keepdims=True)
     assert (abs(found - expected) <= limit).all()
+
+
+@pytest.mark.parametrize("width", [16, 32])
+@pytest.mark.parametrize(
+    "name",
+    ["square", "part of a vector", "spread", "float64", "short, bands", "kernel's gradient",
+     "kernel's gradient, transposed", "short gradient, parts of vectors"],
+)  # fmt: skip
+def test_narrow_registers(name: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on machines whose vectors have fewer bytes."""
+    monkeypatch.setattr(target, "vector_bytes", lambda: width)
+    test_values(CASES[name], epilogue=True)
 
 
 @BY_NAME

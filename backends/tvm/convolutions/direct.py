@@ -314,18 +314,15 @@ class Direct:
                         offset, packed + tir.number(v * line_size), tir.number(place_y * step_y)
                     )
                 ]
-            (v0, place0), (v1, place1) = place.y.taps[:2]
-            return [
-                tir.loop(
-                    len(place.y.taps),
-                    lambda n: taps(
-                        offset,
-                        packed + (tir.number(v0) + n * tir.number(v1 - v0)) * tir.number(line_size),
-                        (tir.number(place0) + n * tir.number(place1 - place0)) * tir.number(step_y),
-                    ),
-                    name="v",
-                )
-            ]
+            first, from_ = place.y.taps[0]
+            step, to_place = place.y.step
+
+            def line(n: Expr) -> list[Stmt]:
+                tap = packed + (tir.number(first) + n * tir.number(step)) * tir.number(line_size)
+                at = (tir.number(from_) + n * tir.number(to_place)) * tir.number(step_y)
+                return taps(offset, tap, at)
+
+            return [tir.loop(len(place.y.taps), line, name="v")]
 
         body = tir.loop(place.channels, channel, name="channel")
         return [*registers.made, *begin, body, *end]

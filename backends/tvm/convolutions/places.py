@@ -30,6 +30,14 @@ class Phase:
     count: int
     taps: tuple[tuple[int, int], ...]
 
+    @property
+    def step(self) -> tuple[int, int]:
+        """From one tap to the next: in the window, and in places."""
+        if len(self.taps) < 2:
+            return 0, 0
+        (first, from_), (second, to) = self.taps[:2]
+        return second - first, to - from_
+
 
 @dataclass(frozen=True)
 class Line:

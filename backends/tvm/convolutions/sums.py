@@ -259,28 +259,17 @@ class Sums:
             def image(i: Expr, count: int) -> list[Stmt]:
                 return self._sum(part, source, windows, sums, b, i, count)
 
+            def block(i: Expr) -> list[Stmt]:
+                return image(i * tir.number(part.images), part.images)
+
             if isinstance(images, int):
                 full, rest = divmod(images, part.images)
-                found = [
-                    tir.loop(
-                        full,
-                        lambda i: image(i * tir.number(part.images), part.images),
-                        name="image",
-                    )
-                ]
-                if rest:
-                    found += image(tir.number(full * part.images), rest)
-                return found
+                last = image(tir.number(full * part.images), rest) if rest else []
+                return [tir.loop(full, block, name="image"), *last]
             full = tirx.truncdiv(images, tir.number(part.images))
-            found = [
-                tir.loop(
-                    full, lambda i: image(i * tir.number(part.images), part.images), name="image"
-                )
-            ]
-            if part.images > 1:
-                begin = full * tir.number(part.images)
-                found.append(tir.loop(images - begin, lambda i: image(begin + i, 1), name="image"))
-            return found
+            begin = full * tir.number(part.images)
+            last = tir.loop(images - begin, lambda i: image(begin + i, 1), name="image")
+            return [tir.loop(full, block, name="image"), last]
 
         return [tir.loop(self.blocks, output, name="outputs")]
 
@@ -316,8 +305,8 @@ class Sums:
         factors = [registers.new() for _ in range(self.wide)]
         one = registers.new()
         (first_y, from_y), (first_x, from_x) = part.y.taps[0], part.x.taps[0]
-        tap_y, place_y = _step(part.y.taps)
-        tap_x, place_x = _step(part.x.taps)
+        tap_y, place_y = part.y.step
+        tap_x, place_x = part.x.step
         start = source.start(image, windows[2]) + tir.number(from_y * step_y + from_x * step_x)
         slab = block * tir.number(self.depth * self.area * self.block)
 
@@ -400,10 +389,3 @@ def _blocks(y: Phase, x: Phase, images: int, limit: int) -> list[_Block]:
         for p in range(0, y.count, rows)
         for q in range(0, x.count, columns)
     ]
-
-
-def _step(taps: tuple[tuple[int, int], ...]) -> tuple[int, int]:
-    """From one tap of a phase to the next: in the window, and in places."""
-    if len(taps) == 1:
-        return 0, 0
-    return taps[1][0] - taps[0][0], taps[1][1] - taps[0][1]

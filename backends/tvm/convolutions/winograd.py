@@ -109,7 +109,13 @@ class Winograd:
         def channel(block: Expr, channel: Expr, vector: Expr) -> list[Stmt]:
             registers = vectors.Registers(self.name, self.lanes)
             first = block * tir.number(self.block) + vector * tir.number(self.lanes)
-            moves, taps = kernel.vectors(registers, first, channel, 0, 9)
+            moves: list[Stmt] = []
+            taps: dict[int, Expr] = {}
+            for begin in range(0, 9, self.lanes):
+                count = min(self.lanes, 9 - begin)
+                made, found = kernel.vectors(registers, first, channel, begin, count)
+                moves += made
+                taps |= found
             square = [[taps[3 * v + u] for u in range(3)] for v in range(3)]
             steps, result = applied(matrix, square, registers)
             at = (block * tir.number(self.channels) + channel) * tir.number(self.block)
