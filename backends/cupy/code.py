@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from importlib.resources import files
 
@@ -75,6 +75,15 @@ def launch(
 def scratch(name: str, dtype: DType, size: int) -> Port:
     """Memory for what one kernel leaves to the next; every kernel's lies at the same place."""
     return Port(Buffer(name, WORK, dtype, size, 0, 0, ()), 0)
+
+
+def stacked(ports: Sequence[Port]) -> list[Port]:
+    """Scratch memory of one kernel, one after the other."""
+    found, start = [], 0
+    for port in ports:
+        found.append(Port(replace(port.buffer, offset=start), 0))
+        start += -(-port.buffer.bytes // 256) * 256
+    return found
 
 
 WORK = "work"

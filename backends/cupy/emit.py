@@ -66,7 +66,7 @@ class Emitter:
         self.lines.append("    " * self.depth + words)
 
     @contextmanager
-    def block(self, head: str) -> Iterator[None]:
+    def block(self, head: str, end: str = "}") -> Iterator[None]:
         """Lines between braces; what is computed there is not known after them."""
         self.line(f"{head} {{")
         self.depth += 1
@@ -74,7 +74,7 @@ class Emitter:
         yield
         self._scopes.pop()
         self.depth -= 1
-        self.line("}")
+        self.line(end)
 
     def let(self, type: str, expression: str, stem: str = "v") -> str:
         name = self.names.fresh(stem)

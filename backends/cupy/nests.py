@@ -11,11 +11,11 @@ Nothing here depends on the GPU: what is cut into parts is cut by its size, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from weft.backends.cupy import scalar
-from weft.backends.cupy.code import THREADS, Launch, launch, scratch
+from weft.backends.cupy.code import THREADS, Launch, launch, scratch, stacked
 from weft.backends.cupy.emit import Emitter, Namer
 from weft.compiler.index import Axis, along, flat
 from weft.compiler.kernel import (
@@ -201,7 +201,7 @@ class _Rows:
             widest = max((_held(f) for s in self.nest.stages for f in s.folds), default=0)
             if widest:
                 slots = teams.threads if teams.across else teams.threads // 32
-                emitter.line(f"__shared__ alignas(16) char team_memory[{slots * widest}];")
+                emitter.line(f"alignas(16) __shared__ char team_memory[{slots * widest}];")
         spread(emitter, "row", self.nest.rows)
         emitter.vector = None
 
@@ -332,15 +332,6 @@ class _Rows:
             nest.nodes,
         )  # fmt: skip
         return _Rows(rest, frozenset(), in_parts=False).run()
-
-
-def stacked(ports: Sequence[Port]) -> list[Port]:
-    """Scratch memory of one kernel, one after the other."""
-    found, start = [], 0
-    for port in ports:
-        found.append(Port(replace(port.buffer, offset=start), 0))
-        start += -(-port.buffer.bytes // 256) * 256
-    return found
 
 
 def _shape(axes: Sequence[Axis]) -> tuple[int, ...]:

@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from weft.backends.cupy.code import WORK, Call, Launch
+from weft.backends.cupy.convolutions import print_convolution
 from weft.backends.cupy.nests import print_nest
-from weft.compiler.kernel import Kernel, Nest, Port, Track, Turns
+from weft.backends.cupy.products import print_product
+from weft.backends.cupy.special import print_special
+from weft.compiler.kernel import Convolution, Kernel, Nest, Port, Product, Special, Track, Turns
 from weft.compiler.kernel_text import text
 from weft.compiler.plan import Buffer
 
@@ -135,4 +138,10 @@ def print_kernel(kernel: Kernel, aligned: frozenset[int]) -> Sequence[Call]:
     match kernel:
         case Nest():
             return print_nest(kernel, aligned)
+        case Product():
+            return print_product(kernel, aligned)
+        case Convolution():
+            return print_convolution(kernel, aligned)
+        case Special():
+            return print_special(kernel)
     raise AssertionError(kernel)

@@ -26,7 +26,7 @@ KEPT = HERE.parents[1] / ".pytest_cache" / "emulator"
 COMPILER = shutil.which("g++")
 PIECE = 60  # functions that are compiled together
 _HEAD = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\(([^)]*)\)')
-_WAITS = re.compile(r"__shared__|__sync|__shfl|__ballot|__match|over_team|over_warp")
+_WAITS = re.compile(r"__shared__|__sync|over_team|order::")
 
 
 class EmulatedMemory:
