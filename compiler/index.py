@@ -112,9 +112,7 @@ class Index:
         total: dict[Atom, int] = dict(self.terms)
         for atom, factor in other.terms:
             total[atom] = total.get(atom, 0) + factor
-        return Index(
-            tuple((a, f) for a, f in total.items() if f), self.constant + other.constant
-        )
+        return Index(tuple((a, f) for a, f in total.items() if f), self.constant + other.constant)
 
     def __mul__(self, factor: int) -> Index:
         if factor == 0:

@@ -2,7 +2,7 @@
 
     y = softmax over rows of x: f32[32, 10]
 
-    kernel nest                        a nest: for each point of `rows`, its stages one after another
+    kernel nest                        a nest: at each point of `rows`, its stages in order
       rows i < 32
       stage j < 10                     a stage: loops over its axes,
         fold %0 = max x[10*i + j]        folds values over them
@@ -147,7 +147,8 @@ class Guard(Scalar):
         return self.tests
 
     def rebuilt(self, operands: tuple[Scalar, ...], indices: tuple[Index, ...]) -> Scalar:
-        return Guard(self.dtype, *operands, indices, self.bounds)
+        value, other = operands
+        return Guard(self.dtype, value, other, indices, self.bounds)
 
 
 @dataclass(frozen=True, eq=False)

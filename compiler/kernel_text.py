@@ -92,7 +92,8 @@ class _Printer:
         names = {id(buffer): buffer.name for buffer in turns.tracks}
         for kernel in turns.kernels:
             ports = (
-                names.get(id(port.buffer), port.buffer.name) + f"[{port.offset}]" * (port.offset > 0)
+                names.get(id(port.buffer), port.buffer.name)
+                + f"[{port.offset}]" * (port.offset > 0)
                 for port in kernel.ports
             )
             self.line(2, f"call {', '.join(ports)}")

@@ -40,6 +40,7 @@ TypeTest = Callable[[TensorType], bool]
 Captures = dict[str, Node]
 Uses = Mapping[Node, int]
 Matcher = Callable[[Node, Captures, Uses], bool]
+_Candidates = tuple[tuple[Matcher, "Rule"], ...]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Pattern:
     number: Callable[[Number], bool] | None = None
     used_once: bool = False
     shown: str = "_"
+
+    @cached_property
+    def counts(self) -> bool:
+        """Whether a match depends on how often nodes are read."""
+        return self.used_once or any(operand.counts for operand in self.operands or ())
 
     def __str__(self) -> str:
         if not self.ops:
@@ -149,22 +155,30 @@ class Rules:
         return {name: tuple(rows) for name, rows in table.items()}
 
     @cached_property
-    def _by_ops(self) -> dict[tuple[str, ...], tuple[tuple[Matcher, Rule], ...]]:
-        """Those of `by_op` that the ops of a node's operands allow, filled in as nodes come."""
+    def _by_ops(self) -> dict[tuple[str, ...], tuple[_Candidates, _Candidates]]:
+        """Those of `by_op` that the ops of a node's operands allow, and of them those that count
+        readers; filled in as nodes come."""
         return {}
 
-    def _candidates(self, node: Node) -> tuple[tuple[Matcher, Rule], ...]:
+    def _candidates(self, node: Node) -> tuple[_Candidates, _Candidates]:
         ops = (node.op.name, *[operand.op.name for operand in node.inputs])
         found = self._by_ops.get(ops)
         if found is None:
-            rows = self.by_op.get(node.op.name, ())
-            found = tuple((m, rule) for pattern, m, rule in rows if _allows(pattern, ops[1:]))
+            rows = [r for r in self.by_op.get(node.op.name, ()) if _allows(r[0], ops[1:])]
+            found = (
+                tuple((m, rule) for _, m, rule in rows),
+                tuple((m, rule) for pattern, m, rule in rows if pattern.counts),
+            )
             self._by_ops[ops] = found
         return found
 
-    def apply(self, node: Node, uses: Uses) -> tuple[Node, Rule] | None:
-        """What the first matching rule puts in the node's place, placed where the node is."""
-        for matcher, rule in self._candidates(node):
+    def apply(self, node: Node, uses: Uses, again: bool = False) -> tuple[Node, Rule] | None:
+        """What the first matching rule puts in the node's place, placed where the node is.
+
+        `again`: none matched before, so that one can now only where readers are counted.
+        """
+        every, counting = self._candidates(node)
+        for matcher, rule in counting if again else every:
             found: Captures = {}
             if not matcher(node, found, uses):
                 continue
@@ -179,14 +193,16 @@ class Rules:
         return None
 
 
-def rewrite(graph: Graph, rules: Rules) -> Graph:
+def rewrite(graph: Graph, rules: Rules, tried: set[Node] | None = None) -> Graph:
     """Apply a table until nothing matches; the very same graph when nothing did.
 
     Requires a verified graph; ensures the same signature, names and types, and that no rule
-    matches any more. Raises InternalError when the table does not come to an end.
+    matches any more. Raises InternalError when the table does not come to an end. `tried` holds
+    nodes that no rule of this table matched before (nodes don't change); others join it.
     """
+    tried = set() if tried is None else tried
     for _ in range(_SWEEPS):
-        after = _Sweep(graph, rules).run()
+        after = _Sweep(graph, rules, tried).run()
         if after is graph:
             return graph
         graph = after
@@ -196,9 +212,10 @@ def rewrite(graph: Graph, rules: Rules) -> Graph:
 class _Sweep:
     """One walk, operands first, that also rewrites what its own replacements are made of."""
 
-    def __init__(self, graph: Graph, rules: Rules) -> None:
+    def __init__(self, graph: Graph, rules: Rules, tried: set[Node]) -> None:
         self.graph = graph
         self.rules = rules
+        self.tried = tried
         self.left = _REWRITES * (len(graph.nodes) + 20)
         # What a node became so far, and the end of that chain once it is known.
         self.became: dict[Node, Node] = {}
@@ -206,20 +223,23 @@ class _Sweep:
         self.uses: dict[Node, int] = {}
 
     def run(self) -> Graph:
-        graph = self.graph
-        counts = {node: len(users) for node, users in graph.users.items()}
+        graph, uses, final = self.graph, self.uses, self.final
+        counts = dict.fromkeys(graph.nodes, 0)
+        for reader in graph.nodes:
+            for operand in reader.inputs:
+                counts[operand] += 1
         for output in graph.outputs:
             counts[output] += 1
-        for node in graph.nodes:
+        for node, count in counts.items():
             result = self.settle(node)
-            self.uses[result] = self.uses.get(result, 0) + counts[node]
-        if all(self.final[node] is node for node in graph.outputs):
+            uses[result] = uses.get(result, 0) + count
+        if all(final[node] is node for node in graph.outputs):
             return graph
-        outputs = tuple(self.final[node] for node in graph.outputs)
+        outputs = tuple(final[node] for node in graph.outputs)
         return Graph(graph.name, graph.inputs, outputs, graph.output_names)
 
     def settle(self, start: Node) -> Node:
-        final, became, stack = self.final, self.became, [start]
+        final, became, tried, stack = self.final, self.became, self.tried, [start]
         while stack:
             node = stack[-1]
             if node in final:
@@ -235,11 +255,12 @@ class _Sweep:
             if pending := [i for i in node.inputs if i not in final]:
                 stack.extend(reversed(pending))
                 continue
-            current = rebuild(node, tuple([final[i] for i in node.inputs]))
-            if current is not node:
-                became[node] = current
+            operands = tuple([final[i] for i in node.inputs])
+            if operands != node.inputs:  # nodes are equal where they are the same
+                became[node] = rebuild(node, operands)
                 continue
-            if (found := self.rules.apply(node, self.uses)) is None:
+            if (found := self.rules.apply(node, self.uses, node in tried)) is None:
+                tried.add(node)
                 final[node] = node
                 continue
             became[node], rule = found

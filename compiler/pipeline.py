@@ -4,13 +4,14 @@
     graph --share, bind, pack, decompose, optimise--> primitives of known sizes over arenas
           --fuse--> groups --plan--> places and an order --backend--> code
 
-Every pass is a pure function; the graph is verified before the first and after each that changed
-it. `stop_after` names the pass after which `lower` returns.
+Every pass is a pure function. The graph is verified before the first and after the last; where
+something is wrong, after each, to name the pass that did it. `stop_after` names the pass after
+which `lower` returns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from weft.compiler.collector import no_cycles
@@ -20,7 +21,6 @@ from weft.compiler.loops import with_bodies
 from weft.compiler.passes.bind import bind
 from weft.compiler.passes.cleanup import cse
 from weft.compiler.passes.decompose import drop_stop_gradient, inline_calls
-from weft.compiler.passes.fold import fold
 from weft.compiler.passes.fuse import fuse
 from weft.compiler.passes.loops import join, trim
 from weft.compiler.passes.memory import plan
@@ -53,12 +53,17 @@ class Pass:
 
 
 def optimise(graph: Graph) -> Graph:
-    """Simplify, fold, share and move work out of loops, inner ones first, until nothing changes."""
+    """Simplify, share and move work out of loops, inner ones first, until nothing changes."""
     graph = join(graph)
+    tried: set[Node] = set()
+    shared: Graph | None = None
     for _ in range(MAX_ROUNDS):
         before = graph
-        graph = cse(fold(simplify(graph)))
-        graph = hoist(sink(trim(with_bodies(join(graph), optimise))))
+        graph = simplify(graph, tried)
+        if graph is shared:  # so that nothing has happened since
+            break
+        shared = cse(graph)
+        graph = hoist(sink(trim(with_bodies(join(shared), optimise))))
         if graph is before:
             break
     return graph
@@ -84,21 +89,31 @@ def lower(graph: Graph, target: Target, stop_after: str | None = None) -> Graph:
             expected=one_of(names),
             hint=did_you_mean(stop_after, names),
         )
-    sound: set[Node] = set()
-    _checked(graph, "the front end", sound)
-    for step in PASSES:
-        after = step.run(graph, target)
-        if after is not graph:
-            _checked(after, f"the pass `{step.name}`", sound)
-        graph = after
-        if step.name == stop_after:
-            break
-    return graph
-
-
-def _checked(graph: Graph, origin: str, sound: set[Node]) -> None:
+    _checked(graph, "the front end")
+    steps = PASSES if stop_after is None else PASSES[: names.index(stop_after) + 1]
     try:
-        verify(graph, sound)
+        lowered = graph
+        for step in steps:
+            lowered = step.run(lowered, target)
+        verify(lowered)
+    except CompileError:
+        raise
+    except Exception:
+        _find_fault(graph, target, steps)
+        raise
+    return lowered
+
+
+def _find_fault(graph: Graph, target: Target, steps: Sequence[Pass]) -> None:
+    """Go the way again, with a look at each graph on it: raises for the first that is wrong."""
+    for step in steps:
+        graph = step.run(graph, target)
+        _checked(graph, f"the pass `{step.name}`")
+
+
+def _checked(graph: Graph, origin: str) -> None:
+    try:
+        verify(graph)
     except InternalError as error:
         raise InternalError(f"{origin} made a graph that is wrong: {error}") from error
 

@@ -12,7 +12,7 @@ from weft.compiler.ops import OPS
 from weft.compiler.text import print_node
 
 
-def verify(graph: Graph, sound: set[Node] | None = None) -> None:
+def verify(graph: Graph) -> None:
     """Raise InternalError, naming the node and its place, unless all of this holds:
 
     inputs are distinct `input` nodes with distinct names, and no other `input` node is read;
@@ -20,19 +20,13 @@ def verify(graph: Graph, sound: set[Node] | None = None) -> None:
     has the operands and attributes that its op states, and the type that its op's rule infers;
     the same of every composite's body, and a stated gradient takes the body's inputs and the
     result's cotangent and gives one cotangent an input.
-
-    What is in `sound` has been looked at before, and nodes don't change; the others join it.
     """
-    sound = set() if sound is None else sound
     for part in (*bodies(graph), graph):
         _signature(part)
         for node in part.nodes:
-            if node in sound:
-                continue
             fault = _fault(node)
             if fault is not None:
                 raise InternalError(_message(part, node, fault))
-            sound.add(node)
 
 
 def _signature(graph: Graph) -> None:

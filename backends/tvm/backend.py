@@ -25,15 +25,12 @@ from weft.compiler.plan import Abilities, Buffer, Plan
 from weft.compiler.types import static_shape
 
 
-
 def _scratch(node: Node) -> int:
     return loop_scratch(node, _ABILITIES) if node.op.name == "scan" else 0
 
 
 _ABILITIES = Abilities(
-    views=frozenset(
-        {"reshape", "transpose", "broadcast_in_dim", "slice", "reverse", "stop_gradient"}
-    ),
+    views=frozenset({"reshape", "transpose", "broadcast_in_dim", "slice", "reverse"}),
     strided=True,
     folded=frozenset({"constant"}),
     kernels=True,
@@ -86,7 +83,9 @@ class _Bound:
         ]
         self.slots = slots
         self.outputs = [
-            (name, node) for name, node in plan.graph.named_outputs.items() if name not in plan.bound
+            (name, node)
+            for name, node in plan.graph.named_outputs.items()
+            if name not in plan.bound
         ]
         self.plan = plan
         self.states = plan.graph.named_inputs
@@ -126,9 +125,7 @@ def _view(base: np.ndarray, layout: Layout, start: int, buffer: Buffer) -> np.nd
         return np.zeros(layout.shape, buffer.dtype.numpy)
     size = buffer.dtype.bytes
     strides = tuple(s * size for s in layout.strides)
-    return np.ndarray(
-        layout.shape, buffer.dtype.numpy, base, start + layout.offset * size, strides
-    )
+    return np.ndarray(layout.shape, buffer.dtype.numpy, base, start + layout.offset * size, strides)
 
 
 def _constant(buffer: Buffer) -> np.ndarray:
@@ -166,7 +163,6 @@ class TvmBackend:
 
     def compile(self, plan: Plan) -> TvmExecutable:
         """Kernels from the plan's groups, and native code from them."""
-
 
         for node in (n for part in (plan.graph, *bodies(plan.graph)) for n in part.nodes):
             if node.type.dtype.name in ("f16", "bf16"):

@@ -28,7 +28,7 @@ TALL_TILES = 16
 
 
 def print_convolution(conv: Convolution, buffers: list[Buffer]) -> list[Stmt]:
-    _, outputs, height, width = conv.shape
+    height, width = conv.shape[2:]
     window = conv.kernel.shape[2:]
     printer = _Tall if prod(window) > height * width and conv.groups == 1 else _Wide
     return printer(conv, buffers).statements()
@@ -78,7 +78,9 @@ class _Wide:
                 return self._tile(weights, image, block, self.rows)
             last = block.equal(tir.number(self.blocks - 1))
             return [
-                tir.when(tirx.Not(last), tir.sequence(self._tile(weights, image, block, self.rows))),
+                tir.when(
+                    tirx.Not(last), tir.sequence(self._tile(weights, image, block, self.rows))
+                ),
                 tir.when(last, tir.sequence(self._tile(weights, image, block, rest))),
             ]
 
@@ -91,19 +93,20 @@ class _Wide:
         view = self.conv.kernel
         o, c, y, x = view.strides
         kh, kw = self.window
-        sizes = ((o, self.depth, self.outputs), (c, kh * kw, self.channels), (y, kw, kh), (x, 1, kw))
+        sizes = (
+            (o, self.depth, self.outputs),
+            (c, kh * kw, self.channels),
+            (y, kw, kh),
+            (x, 1, kw),
+        )
         if all(stride == wanted or size == 1 for stride, wanted, size in sizes):
             return self.buffers[view.port], self.depth
         buffer, make = tir.local("weights", tir.stored(self.dtype), prod(view.shape), "global")
         found.append(make)
-        found.append(
-            _copy(buffer, self.buffers[view.port], view.shape, view.strides)
-        )
+        found.append(_copy(buffer, self.buffers[view.port], view.shape, view.strides))
         return buffer, self.depth
 
-    def _tile(
-        self, weights: tuple[Buffer, int], image: Expr, block: Expr, rows: int
-    ) -> list[Stmt]:
+    def _tile(self, weights: tuple[Buffer, int], image: Expr, block: Expr, rows: int) -> list[Stmt]:
         conv, size = self.conv, rows * self.width
         found: list[Stmt] = []
         row = block * tir.number(self.rows)
@@ -132,7 +135,11 @@ class _Wide:
             n, c, _, _ = conv.x.strides
             base = image * tir.number(n) + number * tir.number(self.channels * c)
             if self.is_plain:
-                source, place, lead = self.buffers[conv.x.port], base + row * tir.number(self.width), c
+                source, place, lead = (
+                    self.buffers[conv.x.port],
+                    base + row * tir.number(self.width),
+                    c,
+                )
             else:
                 made.append(self._unfold(unfolded, base, row, rows))
                 source, place, lead = unfolded, tir.number(0), size
@@ -181,10 +188,8 @@ class _Wide:
         def line(channel: Expr, v: Expr, u: int, r: Expr) -> list[Stmt]:
             """One row of results for one place of the window."""
             into = (
-                (channel * tir.number(kh * kw) + v * tir.number(kw) + tir.number(u))
-                * tir.number(size)
-                + r * tir.number(self.width)
-            )
+                channel * tir.number(kh * kw) + v * tir.number(kw) + tir.number(u)
+            ) * tir.number(size) + r * tir.number(self.width)
             spread = conv.lhs_dilation[0]
             place = (
                 (row + r) * tir.number(conv.strides[0])
@@ -196,7 +201,9 @@ class _Wide:
             )
             source = place
             if spread > 1:
-                inside = tirx.all(inside, tirx.truncmod(place, tir.number(spread)).equal(tir.number(0)))
+                inside = tirx.all(
+                    inside, tirx.truncmod(place, tir.number(spread)).equal(tir.number(0))
+                )
                 source = tirx.truncdiv(place, tir.number(spread))
             start = base + channel * tir.number(c) + source * tir.number(y)
             copy, zero = self._line(out, into, start, x, u, in_width)
@@ -315,9 +322,7 @@ class _Tall(_Wide):
         found.append(_copy(buffer, self.buffers[view.port], shape, strides))
         return buffer, self.outputs * window, window, False
 
-    def _sum(
-        self, weights: tuple[Buffer, int, int, bool], first: Expr, images: int
-    ) -> list[Stmt]:
+    def _sum(self, weights: tuple[Buffer, int, int, bool], first: Expr, images: int) -> list[Stmt]:
         conv = self.conv
         positions, window = self.height * self.width, prod(self.window)
         size = images * positions
@@ -326,9 +331,7 @@ class _Tall(_Wide):
         unfolded, make_unfolded = tir.local("unfolded", name, size * window, "global")
         found: list[Stmt] = [make, make_unfolded]
         zero = tirx.const(0.0, name)
-        found.append(
-            _filled(sums, self.outputs * size, zero)
-        )
+        found.append(_filled(sums, self.outputs * size, zero))
         n, c, _, _ = conv.x.strides
 
         def channel(number: Expr) -> list[Stmt]:
@@ -414,7 +417,9 @@ class _Tall(_Wide):
                     lined = tirx.truncdiv(place, tir.number(spread_y))
                 start = base + lined * tir.number(y)
                 zeros = tir.loop(
-                    kw, lambda j: [tir.store(out, into + j, zero)], "vectorized" if kw > 1 else "serial"
+                    kw,
+                    lambda j: [tir.store(out, into + j, zero)],
+                    "vectorized" if kw > 1 else "serial",
                 )
                 if not inside:
                     return [zeros]
@@ -469,9 +474,7 @@ def _filled(out: Buffer, size: int, value: Expr) -> Stmt:
     return tir.sequence(parts)
 
 
-def _copy(
-    out: Buffer, source: Buffer, shape: tuple[int, ...], strides: tuple[int, ...]
-) -> Stmt:
+def _copy(out: Buffer, source: Buffer, shape: tuple[int, ...], strides: tuple[int, ...]) -> Stmt:
     """Elements in row-major order of their shape."""
 
     def nested(axis: int) -> Callable[[Expr, Expr], list[Stmt]]:
@@ -514,4 +517,3 @@ def _target(conv: Convolution) -> tuple[Store | None, Stage | None]:
             )
             return store, Stage(stage.axes, (), rest) if rest else None
     return None, stage
-

@@ -6,8 +6,8 @@ to simplify what uses them, in time that grows exponentially with their number, 
 floating-point expressions as if they were exact: `(x + c) - c` to `x`, `x - x` to 0. Within one
 expression it does that still, so sums and products of floats are calls of LLVM's `fmuladd`.
 
-TVM also takes the opposite of a `Select`'s condition for granted in its last operand, which is wrong
-for NaN: a `Select` never stands inside of another one (`Lines.select`).
+TVM also takes the opposite of a `Select`'s condition for granted in its last operand, which is
+wrong for NaN: a `Select` never stands inside of another one (`Lines.select`).
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Exponentials, logarithms, trigonometry and the error function as expressions that vectorise.
 
 Everything is straight-line arithmetic on one element: no tables, no branches, no calls, so a
-vectorised loop of TVM turns it into vector instructions. f32 and f64 share one text; they differ in a
-`Format`. All functions give denormal results and take denormal operands, as NumPy does. Sums of
-products may or may not be fused (`llvm.fmuladd`); the bounds hold both ways, last bits differ
+vectorised loop of TVM turns it into vector instructions. f32 and f64 share one text; they differ
+in a `Format`. All functions give denormal results and take denormal operands, as NumPy does. Sums
+of products may or may not be fused (`llvm.fmuladd`); the bounds hold both ways, last bits differ
 between machines.
 
 Errors are in units in the last place of the result (ulp), measured against float64 or long double
-over dense samples of every exponent; `tests/tvm/test_scalar.py` holds the functions to them.
+over dense samples of every exponent; `tests/tvm_backend/test_scalar.py` holds the functions to
+them.
 
 Coefficients are weighted minimax fits, made at 60 digits and rounded one by one to the format
 with a new fit of the rest after each.
@@ -211,9 +212,7 @@ class _Exponential:
     rest: Expr
 
 
-def _exponential(
-    lines: Lines, f: Format, x: Expr, coefficients: Sequence[float]
-) -> _Exponential:
+def _exponential(lines: Lines, f: Format, x: Expr, coefficients: Sequence[float]) -> _Exponential:
     # Adding this number leaves no room for a fraction: the sum is rounded to an integer, which
     # then stands in its lowest bits.
     round_off = f.number(1.5 * 2.0**f.mantissa + 2 * f.bias)
@@ -252,7 +251,7 @@ def _parts(lines: Lines, f: Format, x: Expr) -> _Parts:
     biased = lines.let(bits >> f.bits(f.mantissa))
     # The integer in the lowest bits of a large number: taking that number away leaves it.
     large = 2.0**f.mantissa
-    exponent = (f.as_number(biased | f.bits(int(kind(large).view(f.word)))))
+    exponent = f.as_number(biased | f.bits(int(kind(large).view(f.word))))
     exponent = lines.let(minus(exponent, f.number(large + f.bias)))
     mantissa = f.as_number((bits & f.bits((1 << f.mantissa) - 1)) + f.bits(root))
     return _Parts(biased, exponent, lines.let(minus(mantissa, f.number(1))))
@@ -316,7 +315,7 @@ def log1p(lines: Lines, x: Expr) -> Expr:
     parts = _parts(lines, f, y)
     # 2^-exponent; where it would be denormal what was lost does not matter.
     power = T.min(parts.biased, f.bits(2 * f.bias - 1))
-    scale = (f.as_number((f.bits(2 * f.bias) - power) << f.bits(f.mantissa)))
+    scale = f.as_number((f.bits(2 * f.bias) - power) << f.bits(f.mantissa))
     fraction = lines.let(fused(lost, scale, parts.fraction))
     result = _log_of_parts(lines, f, parts.exponent, fraction, f.log)
     result = lines.select(T.abs(x) < f.number(f.epsilon), x, result)
@@ -418,7 +417,7 @@ def _wave(lines: Lines, x: Expr, shift: int) -> Expr:
     f = FORMATS["float32"]
     quarter, r = _quarter_turns(lines, x)
     square = lines.let(times(r, r))
-    sine = (fused(times(square, r), polynomial(f, square, _SIN), r))
+    sine = fused(times(square, r), polynomial(f, square, _SIN), r)
     inner = fused(square, polynomial(f, square, _COS), f.number(-0.5))
     cosine = fused(square, inner, f.number(1))
     quarter = lines.let(quarter + f.bits(shift))
@@ -459,8 +458,7 @@ def _quarter_turns(lines: Lines, x: Expr) -> tuple[Expr, Expr]:
 
 
 def _piece(first: int, piece: int, width: int = 29) -> float:
-    """Bits of 2 / pi as a number: `width` of them, from bit `first + piece width` after the point."""
+    """Bits of 2 / pi as a number: `width` of them, from bit `first + piece width` on."""
     last = first + (piece + 1) * width - 1
     bits = (_TWO_OVER_PI >> (_TWO_OVER_PI_BITS - last)) & ((1 << width) - 1)
     return float(bits * 2.0**-last)
-

@@ -9,14 +9,14 @@ from tvm import tirx
 from tvm.tirx.build import codegen_build
 
 _PASSES = (
-    lambda: tirx.transform.FlattenBuffer(),
+    tirx.transform.FlattenBuffer,
     lambda: tirx.transform.VectorizeLoop(True),
-    lambda: tirx.transform.UnrollLoop(),
-    lambda: tirx.transform.StmtSimplify(),
-    lambda: tirx.transform.AnnotateEntryFunc(),
-    lambda: tirx.transform.MakePackedAPI(),
-    lambda: tirx.transform.LowerTVMBuiltin(),
-    lambda: tirx.transform.LowerIntrin(),
+    tirx.transform.UnrollLoop,
+    tirx.transform.StmtSimplify,
+    tirx.transform.AnnotateEntryFunc,
+    tirx.transform.MakePackedAPI,
+    tirx.transform.LowerTVMBuiltin,
+    tirx.transform.LowerIntrin,
 )
 
 

@@ -105,9 +105,7 @@ def points(
     found = [
         tir.loop(
             blocks,
-            lambda block: _run(
-                stage, context, env, last, block * tir.number(BLOCK), BLOCK, lanes
-            ),
+            lambda block: _run(stage, context, env, last, block * tir.number(BLOCK), BLOCK, lanes),
             "parallel",
             "block",
         )
@@ -301,7 +299,9 @@ def _fold_vector(
         emitter = context.emitter({**env, axis: at + number}, number, size)
         stores = _values_to_stores(stage, context, emitter)
         updates = [
-            tir.store(a, number, join(emitter.lines, f, tir.load(a, number), emitter.value(f.value)))
+            tir.store(
+                a, number, join(emitter.lines, f, tir.load(a, number), emitter.value(f.value))
+            )
             for f, a in zip(stage.folds, partial, strict=True)
         ]
         return [*emitter.lines.statements, *updates, *stores]
@@ -342,7 +342,11 @@ def _columns(nest: Nest, context: Context) -> list[Stmt]:
                     emitter = Emitter(inner.buffers, {**e, last: at + number}, results, lines)
                     stores = _values_to_stores(s, inner, emitter)
                     updates = [
-                        tir.store(a, number, join(emitter.lines, f, tir.load(a, number), emitter.value(f.value)))
+                        tir.store(
+                            a,
+                            number,
+                            join(emitter.lines, f, tir.load(a, number), emitter.value(f.value)),
+                        )
                         for f, a in zip(s.folds, p, strict=True)
                     ]
                     return [*emitter.lines.statements, *updates, *stores]
@@ -395,7 +399,9 @@ def _one_by_one(stage: Stage, context: Context, env: Env) -> list[Stmt]:
                 emitter.lines, fold, value, tir.load(best, zero), place, tir.load(here, zero)
             )
             updates.append(
-                tir.when(better, tir.sequence(tir.store(best, zero, value), tir.store(here, zero, place)))
+                tir.when(
+                    better, tir.sequence(tir.store(best, zero, value), tir.store(here, zero, place))
+                )
             )
         stores = _values_to_stores(stage, context, emitter)
         return [*emitter.lines.statements, *updates, *stores]

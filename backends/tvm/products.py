@@ -36,7 +36,9 @@ def print_product(product: Product, buffers: list[Buffer]) -> list[Stmt]:
         env: dict[Axis, Expr] = {}
         step = 1
         for axis in reversed((*tiles, down, across)):
-            env[axis] = tirx.truncmod(tirx.truncdiv(flat, tir.number(step)), tir.number(axis.extent))
+            env[axis] = tirx.truncmod(
+                tirx.truncdiv(flat, tir.number(step)), tir.number(axis.extent)
+            )
             step *= axis.extent
         row, column = env[down] * tir.number(tile_m), env[across] * tir.number(tile_n)
         batch = [env[axis] for axis in tiles]
@@ -70,13 +72,11 @@ def _edges(
     """A tile, smaller at the lower and right edges of the result."""
     m, n, _ = product.sizes
     rest_m, rest_n = m % tile_m or tile_m, n % tile_n or tile_n
-    choices = [(None, tile_m, tile_n)]
     last_m, last_n = m // tile_m, n // tile_n
     found: list[Stmt] = []
     if rest_m == tile_m and rest_n == tile_n:
         return _one(product, context, batch, row, column, tile_m, tile_n)
     at_m, at_n = down.equal(tir.number(last_m)), across.equal(tir.number(last_n))
-    choices = []
     for edge_m in (False, True) if rest_m != tile_m else (False,):
         for edge_n in (False, True) if rest_n != tile_n else (False,):
             test = tirx.const(True, "bool")
@@ -208,14 +208,10 @@ def with_result(stage: Stage, element: Scalar) -> Stage:
             done[id(scalar)] = scalar, made
         return done[id(scalar)][1]
 
-    return Stage(
-        stage.axes, (), tuple(Store(s.port, s.index, put(s.value)) for s in stage.stores)
-    )
+    return Stage(stage.axes, (), tuple(Store(s.port, s.index, put(s.value)) for s in stage.stores))
 
 
-def _start(
-    matrix: Matrix, batch: list[Expr], row: Expr | None, column: Expr | None
-) -> Expr:
+def _start(matrix: Matrix, batch: list[Expr], row: Expr | None, column: Expr | None) -> Expr:
     place = tir.number(0)
     for number, stride in zip(batch, matrix.batch, strict=True):
         place = place + number * tir.number(stride)

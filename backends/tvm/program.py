@@ -89,7 +89,7 @@ class Program:
             tir.sequence(body),
         )
         step = tirx.PrimFunc([table], whole).with_attr({"global_symbol": "step"})
-        return tvm.IRModule({**{n: f for n, f in self.functions.values()}, "step": step})
+        return tvm.IRModule({**dict(self.functions.values()), "step": step})
 
     def _calls(self, kernels: Sequence[Kernel], scope: _Scope) -> list[Stmt]:
         found: list[Stmt] = []

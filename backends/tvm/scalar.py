@@ -132,7 +132,8 @@ def _arithmetic(operate: Operator, floating: Operator) -> Rule:
     def rule(lines: Lines, xs: Sequence[Expr], dtype: DType, given: DType) -> Expr:
         if dtype.kind == "float":
             return floating(*xs)
-        return _wrapping(lines, operate, *xs, dtype)
+        x, y = xs
+        return _wrapping(lines, operate, x, y, dtype)
 
     return rule
 

@@ -41,7 +41,7 @@ def print_cumsum(special: Special, buffers: list[Buffer]) -> list[Stmt]:
                     steps = view.strides[axis], across
                     return before[view] + grids.element(steps, [i, start + number])
 
-                lines = Lines()
+                lines = Lines(number, lanes)
                 value = tir.load(buffers[x.port], index(x))
                 total = _plus(lines, tir.load(sums, number), value, dtype)
                 return [
@@ -94,7 +94,7 @@ def print_scatter_add(special: Special, buffers: list[Buffer]) -> list[Stmt]:
             across = [strides[-1] if strides else 0 for strides in lanes_of]
 
             def lane(number: Expr) -> list[Stmt]:
-                inside = Lines()
+                inside = Lines(number, lanes)
                 from_, to = (
                     tir.number(0) if not step else (start + number) * tir.number(step)
                     for step in across

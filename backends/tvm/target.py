@@ -23,4 +23,5 @@ def host() -> Target:
 @cache
 def vector_bytes() -> int:
     """The width of the host's vector registers: 16, 32 or 64 bytes; 16 where LLVM can't say."""
-    return max(16, llvm.llvm_get_vector_width(host()) // 8)
+    width: int = llvm.llvm_get_vector_width(host())
+    return max(16, width // 8)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from weft.compiler.errors import InternalError
-from weft.compiler.graph import Graph, Node, full, make, transform
-from weft.compiler.ops import Kind
-from weft.compiler.passes.same import unless_same
-from weft.compiler.pattern import number_of
+from weft.compiler.graph import Graph, Node, full, make
+from weft.compiler.ops import OPS, Kind
+from weft.compiler.pattern import Rule, Rules, number_of, op, rewrite
 from weft.compiler.types import TensorType
 
 # Elements of a folded result, and of an operand that it may take.
@@ -23,47 +22,59 @@ def fold(graph: Graph) -> Graph:
     elements, or of one number everywhere. A tensor of one number is always a scalar constant and a
     broadcast. Random bits and calls stay; `dim_size` of a known dimension becomes a constant.
     """
+    return rewrite(graph, FOLDING)
+
+
+def _folded(root: Node) -> Node | None:
+    """The value of a node whose operands are known."""
     with np.errstate(all="ignore"):
-        return unless_same(graph, transform(graph, _fold))
+        return _of_numbers(root) or _of_arrays(root)
 
 
-def _fold(node: Node, operands: tuple[Node, ...]) -> Node | None:
-    op = node.op
-    if op.name == "constant":
-        return _uniform(node)
-    if op.name == "dim_size":
-        dim = node.attributes["dim"]
-        return full(node.type, dim, node.span) if isinstance(dim, int) else None
-    if not operands or op.evaluate is None or op.name in ("random_bits", "broadcast_in_dim"):
+def _of_numbers(node: Node) -> Node | None:
+    """An elementwise node of tensors that each hold one number everywhere."""
+    numbers = [number_of(operand) for operand in node.inputs]
+    if node.op.kind is not Kind.ELEMENTWISE or None in numbers:
         return None
-    if op.kind is Kind.ELEMENTWISE:
-        numbers = [number_of(operand) for operand in operands]
-        if None not in numbers:
-            scalars = [
-                np.array(number, operand.type.dtype.numpy)
-                for number, operand in zip(numbers, operands, strict=True)
-            ]
-            return _constant(node, np.asarray(op.evaluate(*scalars, **node.attributes)))
+    scalars = [
+        np.array(number, operand.type.dtype.numpy)
+        for number, operand in zip(numbers, node.inputs, strict=True)
+    ]
+    return _constant(node, np.asarray(_evaluated(node, scalars)))
+
+
+def _of_arrays(node: Node) -> Node | None:
+    """A node with a small result."""
     if _elements(node.type) > RESULT:
         return None
     arrays = []
-    for operand in operands:
+    for operand in node.inputs:
         array = _array(operand)
         if array is None:
             return None
         arrays.append(array)
-    return _constant(node, op.evaluate(*arrays, **node.attributes))
+    return _constant(node, _evaluated(node, arrays))
 
 
-def _uniform(node: Node) -> Node | None:
+def _evaluated(node: Node, arrays: list[np.ndarray]) -> np.ndarray:
+    assert node.op.evaluate is not None
+    return node.op.evaluate(*arrays, **node.attributes)
+
+
+def _known_size(root: Node) -> Node | None:
+    dim = root.attributes["dim"]
+    return full(root.type, dim, root.span) if isinstance(dim, int) else None
+
+
+def _uniform(root: Node) -> Node | None:
     """A constant with a shape and one number everywhere as a broadcast scalar."""
-    value, shape = node.attributes["value"], node.attributes["shape"]
+    value, shape = root.attributes["value"], root.attributes["shape"]
     if not shape:
-        return full(node.type, value[0], node.span) if isinstance(value, tuple) else None
+        return full(root.type, value[0], root.span) if isinstance(value, tuple) else None
     if not isinstance(value, tuple):
-        return full(node.type, value, node.span)
+        return full(root.type, value, root.span)
     texts = {repr(number) for number in value}
-    return full(node.type, value[0], node.span) if len(texts) == 1 else None
+    return full(root.type, value[0], root.span) if len(texts) == 1 else None
 
 
 def _elements(type: TensorType) -> float:
@@ -91,3 +102,19 @@ def _constant(node: Node, array: np.ndarray) -> Node:
     if len({repr(value) for value in values}) == 1:
         return full(node.type, values[0], node.span)
     return make("constant", value=tuple(values), dtype=dtype, shape=node.type.shape, span=node.span)
+
+
+# What `number_of` and `_array` see through: an operand that may be known.
+_KNOWN = op(("constant", "broadcast_in_dim"))
+# A broadcast is how a tensor of one number is written, and bits are drawn when the graph runs.
+_KEPT = frozenset({"broadcast_in_dim", "random_bits"})
+
+FOLDING = Rules(
+    Rule(op("constant", name="root"), _uniform),
+    Rule(op("dim_size", name="root"), _known_size),
+    *(
+        Rule(op(row.name, *[_KNOWN] * (row.arity or 0), name="root"), _folded)
+        for row in OPS.values()
+        if row.evaluate is not None and row.arity != 0 and row.name not in _KEPT
+    ),
+)

@@ -141,7 +141,7 @@ class _Partition:
             found = [
                 d for d in direct
                 if (d.kind == "elementwise" and d.space == space)
-                or (d.kind == "reduction" and d.space == space and d.axes == _axes(node))
+                or (d.kind == "reduction" and d.space == space and d.axes == _axes(node) != ())
             ]  # fmt: skip
         else:
             return []

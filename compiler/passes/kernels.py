@@ -137,7 +137,7 @@ class _Lowering:
         rows = tuple(a for i, a in enumerate(axes) if i not in reduced)
         inner = tuple(a for i, a in enumerate(axes) if i in reduced)
         row_at = tuple(along(axis) for axis in rows)
-        folds = []
+        folds: list[Fold] = []
         for node in self.group.nodes:
             if node.op.kind is Kind.REDUCTION:
                 folds.append(self._fold(node, len(folds), at))
@@ -174,9 +174,7 @@ class _Lowering:
         dtype = value.dtype
         how = attributes["reducer"]
         position: Scalar = Position(I64, flat(places, contiguous(sizes).strides))
-        inside = [
-            (p, Bound(0, n)) for p, n in zip(places, sizes, strict=True) if not _within(p, n)
-        ]
+        inside = [(p, Bound(0, n)) for p, n in zip(places, sizes, strict=True) if not _within(p, n)]
         if inside:
             tests, bounds = zip(*inside, strict=True)
             value = Guard(dtype, value, identity(how, dtype), tests, bounds)
@@ -186,7 +184,9 @@ class _Lowering:
         else:
             fold = Fold(0, f"arg_{how}", value, dtype, position)
         self.results[node] = Result(node.type.dtype, 0)
-        return self._nest(rows, [Stage(inner, (fold,), ()), Stage((), (), (self._store(node, at),))])
+        return self._nest(
+            rows, [Stage(inner, (fold,), ()), Stage((), (), (self._store(node, at),))]
+        )
 
     def _concat(self, node: Node) -> list[Kernel]:
         """The parts that are not in their place already."""
@@ -227,10 +227,16 @@ class _Lowering:
             found.append(self._special(node, operands))
         return found
 
-    def _view(self, node: Node) -> View:
+    def _view(self, node: Node, rank: int = 0) -> View:
+        """With axes of size 1 after the second, where it has fewer than `rank`."""
         place = self.plan.places[node]
-        layout = place.layout
-        return View(self._port(place), layout.shape, layout.strides)
+        shape, strides = place.layout.shape, place.layout.strides
+        more = rank - len(shape)
+        return View(
+            self._port(place),
+            (*shape[:2], *(1,) * more, *shape[2:]),
+            (*strides[:2], *(0,) * more, *strides[2:]),
+        )
 
     # -- products ---------------------------------------------------------------------------------
 
@@ -255,7 +261,9 @@ class _Lowering:
     def _product(self, node: Node, outputs: Sequence[Node]) -> Product | None:
         """For BLAS, where both operands are matrices in memory."""
         lhs, rhs = node.inputs
-        if node.type.dtype.kind != "float" or not (lhs in self.plan.places and rhs in self.plan.places):
+        if node.type.dtype.kind != "float" or not (
+            lhs in self.plan.places and rhs in self.plan.places
+        ):
             return None
         contract, batch = node.attributes["contract"], node.attributes["batch"]
         outer = tuple(shape_of(lhs)[i] for i in batch[0])
@@ -333,20 +341,11 @@ class _Lowering:
         at = tuple(along(axis) for axis in axes)
         within = (*at[:2], *at[4 - rank :])
         stage = Stage(axes, (), tuple(self._store(o, within) for o in outputs))
-        views = []
-        for operand in (x, kernel):
-            view = self._view(operand)
-            zero = (0,) * (2 - rank)
-            views.append(
-                View(
-                    view.port,
-                    (*view.shape[:2], *one, *view.shape[2:]),
-                    (*view.strides[:2], *zero, *view.strides[2:]),
-                )
-            )
+        images, weights = (self._view(operand, 4) for operand in (x, kernel))
         return Convolution(
             tuple(self.ports),
-            *views,
+            x=images,
+            kernel=weights,
             strides=(*one, *a["strides"]),
             padding=(*((0, 0),) * (2 - rank), *a["padding"]),
             lhs_dilation=(*one, *a["lhs_dilation"]),

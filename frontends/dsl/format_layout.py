@@ -107,7 +107,7 @@ class Layout:
                     self.breaks |= {i + 1, self.partner[i]}
 
     def _slice_colons(self) -> set[int]:
-        """The colons of `x[1:2]`, which stand without spaces."""
+        """The colons of `x[1:2, :n]`: without spaces, but for that after a comma."""
         found, open_ = set(), list[int]()
         for i, token in enumerate(self.tokens):
             if token.kind in CLOSERS:
@@ -127,8 +127,10 @@ class Layout:
             return ""
         if before in ("(", "[", ".") or kind in (")", "]", ",", ".", "PER_CENT"):
             return ""
-        if "^" in (before, kind) or i - 1 in self.unary or i in self.slices or i - 1 in self.slices:
+        if "^" in (before, kind) or i - 1 in self.unary or i - 1 in self.slices:
             return ""
+        if i in self.slices:
+            return " " if before == "," else ""
         if kind == ":" or (before == "..." and kind == "NAME"):
             return ""
         if kind in ("(", "[") and before in _OPERAND_ENDS:

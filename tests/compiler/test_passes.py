@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from conformance.cases import Case, cases
 from goldens import Golden
 from random_graphs import SIZES, arrays, graphs, random_graph
 from weft.compiler import builder as b
-from weft.compiler.errors import CompileError, Source, Span
+from weft.compiler import pipeline
+from weft.compiler.errors import CompileError, InternalError, Source, Span
 from weft.compiler.evaluate import evaluate
 from weft.compiler.graph import Graph, Node, full, make
+from weft.compiler.passes.algebra import ALGEBRA
 from weft.compiler.passes.bind import bind
 from weft.compiler.passes.cleanup import cse
 from weft.compiler.passes.decompose import drop_stop_gradient, inline_calls
-from weft.compiler.passes.fold import fold
-from weft.compiler.passes.simplify import RULES, simplify
+from weft.compiler.passes.fold import FOLDING, RESULT, fold
+from weft.compiler.passes.movement import MOVEMENT
+from weft.compiler.passes.simplify import simplify
 from weft.compiler.pattern import Rule, Rules, rewrite
+from weft.compiler.pipeline import Pass, Target, lower
 from weft.compiler.text import parse_graph, print_graph
-from weft.compiler.types import BOOL, F32, F64, I32, I64, U8, U32, TensorType, symbol
+from weft.compiler.types import BOOL, F32, F64, I32, I64, U8, U32, TensorType, dtype_of, symbol
 from weft.compiler.verify import verify
 
 BATCH = symbol("batch")
@@ -346,7 +352,14 @@ def test_a_transposed_product_that_is_also_read_stays() -> None:
     assert simplify(graph) is graph
 
 
-def test_every_rule_has_an_example() -> None:
+def test_every_identity_has_an_example() -> None:
+    identities = ALGEBRA + MOVEMENT
+    examples = [node for table in (EXAMPLES, SIGNS, INEXACT) for node, _ in table.values()]
+    assert _never_fired(identities, examples) == []
+
+
+def _never_fired(table: Rules, examples: Iterable[Node]) -> list[str]:
+    """The patterns of a table that replace nothing in any example."""
     fired: set[int] = set()
 
     def watched(number: int, rule: Rule) -> Rule:
@@ -358,11 +371,10 @@ def test_every_rule_has_an_example() -> None:
 
         return replace(rule, replace=apply)
 
-    rules = Rules(*[watched(number, rule) for number, rule in enumerate(RULES.rows)])
-    for table in (EXAMPLES, SIGNS, INEXACT):
-        for node, _ in table.values():
-            rewrite(_graph(node), rules)
-    assert [str(r.pattern) for number, r in enumerate(RULES.rows) if number not in fired] == []
+    rules = Rules(*[watched(number, rule) for number, rule in enumerate(table.rows)])
+    for node in examples:
+        rewrite(_graph(node), rules)
+    return [str(rule.pattern) for number, rule in enumerate(table.rows) if number not in fired]
 
 
 # -- fold -----------------------------------------------------------------------------------------
@@ -370,6 +382,43 @@ def test_every_rule_has_an_example() -> None:
 
 def _text(*nodes: Node) -> str:
     return print_graph(Graph("g", tuple(INPUTS.values()), nodes))
+
+
+FOLDED = {op for rule in FOLDING.rows for op in rule.pattern.ops} - {"constant", "dim_size"}
+
+
+def _of_constants(case: Case) -> Node:
+    """A case of the conformance table, of arrays that are known."""
+    operands = [
+        make("constant", value=tuple(a.ravel().tolist()), dtype=dtype_of(a), shape=a.shape)
+        for a in case.operands()
+    ]
+    return case.node(F64, *operands)
+
+
+SMALL = {
+    case.id: _of_constants(case)
+    for case in cases()
+    if case.op in FOLDED and math.prod(case.graph()[0].outputs[0].type.shape) <= RESULT
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_fold_computes_what_it_knows(name: str) -> None:
+    graph = _graph(SMALL[name])
+    folded = fold(graph)
+    assert _ops(folded) in ("constant", "constant broadcast_in_dim")
+    before, after = (evaluate(g, _values(g))["out"] for g in (graph, folded))
+    assert after.dtype == before.dtype
+    assert after.tobytes() == before.tobytes()
+
+
+def test_every_op_that_folds_has_an_example() -> None:
+    sizes = [
+        make("constant", value=(2, 2), dtype=I32, shape=(2,)),
+        make("dim_size", dim=6, dtype=F32),
+    ]
+    assert _never_fired(FOLDING, [*SMALL.values(), *sizes]) == []
 
 
 def test_fold_keeps_numbers_scalar() -> None:
@@ -536,6 +585,37 @@ def test_golden(golden: Golden) -> None:
     outputs = {"w": w - views[0] * 0.1, "b": bias - views[1] * 0.1, "dx": dx, "dw": dw * 1}
     graph = Graph("step", (x, w, bias), (), ()).with_outputs(outputs)
     golden("graph/cleaned.txt", print_graph(cse(fold(simplify(graph)))))
+
+
+def _grown(graph: Graph, target: Target) -> Graph:
+    """The graph with a first output of another type than its op gives."""
+    node = graph.outputs[0]
+    larger = TensorType(node.type.dtype, (9,))
+    wrong = Node(node.op, node.inputs, node.attributes, larger, node.span)
+    return Graph(graph.name, graph.inputs, (wrong,))
+
+
+def _stumbles(graph: Graph, target: Target) -> Graph:
+    raise KeyError("not what it was promised")
+
+
+@pytest.mark.parametrize("later", [[], [Pass("later", _stumbles, "")]])
+def test_a_pass_that_makes_a_wrong_graph_is_named(
+    later: list[Pass], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = Pass("grow", _grown, "")
+    monkeypatch.setattr(pipeline, "PASSES", (*pipeline.PASSES, wrong, *later))
+    with pytest.raises(
+        InternalError, match=r"^the pass `grow` made a graph that is wrong: .*\[9\]"
+    ):
+        lower(_graph(X + Y), Target())
+    assert len(lower(_graph(X + Y), Target(), "optimise").nodes) == len(_graph(X + Y).nodes)
+
+
+def test_a_pass_that_fails_by_itself_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "PASSES", (Pass("stumble", _stumbles, ""),))
+    with pytest.raises(KeyError, match="promised"):
+        lower(_graph(X + Y), Target())
 
 
 def test_passes_are_fast() -> None:

@@ -99,6 +99,29 @@ def test_used_once(x: Node) -> None:
         assert rewrite(graph, rules) is graph
 
 
+def test_what_no_rule_matched_is_looked_at_again_when_readers_go(x: Node) -> None:
+    rules = Rules(Rule(op("negate", op("exp", "x", used_once=True)), lambda x: x))
+    e = b.exp(x)
+    tried: set[Node] = set()
+    both = Graph("g", (x,), (-e, e))
+    assert rewrite(both, rules, tried) is both
+    one = Graph("g", (x,), both.outputs[:1])
+    assert rewrite(one, rules, tried).outputs == (x,)
+
+
+def test_what_no_rule_matched_is_not_tried_again(x: Node) -> None:
+    asked: list[Node] = []
+
+    def ask(x: Node) -> None:
+        asked.append(x)
+
+    rules = Rules(Rule(op("exp", "x"), ask))
+    graph, tried = Graph("g", (x,), (b.exp(x),)), set[Node]()
+    for _ in range(2):
+        assert rewrite(graph, rules, tried) is graph
+    assert asked == [x]
+
+
 def test_first_rule_wins_and_none_passes(x: Node) -> None:
     first = Rules(Rule(op("exp", "x"), lambda x: None))
     second = Rules(Rule(op("exp", "x"), lambda x: x))

@@ -80,6 +80,7 @@ def test_examples_without_their_spaces_come_back() -> None:
         ("\n\n# a\n\n\n# b\n\n", "# a\n\n# b\n"),
         ("let   a=1+2*-3 ^ 2", "let a = 1 + 2 * -3^2\n"),
         ("let a=f( x,key=3 ) [ 1 : 2 ,... ] . b", "let a = f(x, key = 3)[1:2, ...].b\n"),
+        ("let a = x[...,:n,1 :,: : 2]", "let a = x[..., :n, 1:, ::2]\n"),
         ("let a={a:80%,b:2epochs}\nlet b={ }", "let a = { a: 80%, b: 2 epochs }\nlet b = {}\n"),
         ("let a=[ ... S,not b]", "let a = [...S, not b]\n"),
         ("let a = 1 # x\nlet bcd = 2    # y", "let a = 1  # x\nlet bcd = 2    # y\n"),

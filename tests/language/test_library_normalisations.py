@@ -8,6 +8,7 @@ import pytest
 from language.elaborated import Array, elaborate, fixture_names, refuses, value
 from language.layer_fixtures import FILE, agrees, layer, parameter_count
 from language.test_library_attention import CASES as ATTENTION
+from language.test_library_blocks import CASES as BLOCKS
 from language.test_library_convolutions import CASES as CONVOLUTIONS
 
 rng = np.random.default_rng(0)
@@ -36,7 +37,7 @@ def test_it_agrees_with_pytorch(name: str, symbolic: bool) -> None:
 
 
 def test_every_stored_case_is_compared() -> None:
-    assert fixture_names(FILE) == {*CASES, *ATTENTION, *CONVOLUTIONS}
+    assert fixture_names(FILE) == {*CASES, *ATTENTION, *BLOCKS, *CONVOLUTIONS}
 
 
 # -- laws of normalisations ------------------------------------------------------------------------
