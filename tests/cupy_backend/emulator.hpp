@@ -1,6 +1,6 @@
 // CUDA on a CPU, for tests: the threads of a block are fibers that take turns at barriers and
 // warp exchanges. Blocks run one after the other. Shared memory holds NaN when a block begins, and
-// threads may run in either order, so that a barrier that is missing shows.
+// threads run in one of several orders, so that a barrier that is missing shows.
 #include <csetjmp>
 #include <cmath>
 #include <cstdio>
@@ -87,8 +87,15 @@ static void resume(int thread) {
     setcontext(&context);
 }
 
+// The number of what comes at place i of `count`: forwards, backwards, or the even ones last.
+static int ordered(int order, int i, int count) {
+    if (order == 0) return i;
+    if (order == 1) return count - 1 - i;
+    return i < count / 2 ? 2 * i + 1 : 2 * (i - count / 2);
+}
+
 // 0, or 1 where threads wait for others that never come.
-static int run_block(bool backwards) {
+static int run_block(int order) {
     for (int i = 0; i < threads; i++) fibers[i].begun = fibers[i].done = false;
     block = Barrier();
     for (Barrier& warp : warps) warp = Barrier();
@@ -96,7 +103,7 @@ static int run_block(bool backwards) {
     while (finished < threads) {
         const unsigned long before = progress;
         for (int i = 0; i < threads; i++) {
-            const int thread = backwards ? threads - 1 - i : i;
+            const int thread = ordered(order, i, threads);
             if (!fibers[thread].done) resume(thread);
         }
         if (progress == before) return 1;
@@ -160,7 +167,7 @@ static double __longlong_as_double(long long word) {
 // `start` to `stop`.
 extern "C" int weft_run(
     void (*body)(void**), void** arguments, int x, int y, int z, int threads, int fibers,
-    int backwards, char* start, char* stop
+    int order, char* start, char* stop
 ) {
     using namespace emulator;
     emulator::body = body;
@@ -172,13 +179,13 @@ extern "C" int weft_run(
     for (blockIdx.z = 0; blockIdx.z < z; blockIdx.z++) {
         for (blockIdx.y = 0; blockIdx.y < y; blockIdx.y++) {
             for (int i = 0; i < x; i++) {
-                blockIdx.x = backwards ? x - 1 - i : i;
+                blockIdx.x = ordered(order, i, x);
                 if (start) std::memset(start, 0xff, stop - start);
                 if (fibers) {
-                    if (run_block(backwards)) return 1;
+                    if (run_block(order)) return 1;
                 } else {
                     for (int t = 0; t < threads; t++) {
-                        threadIdx.x = current = backwards ? threads - 1 - t : t;
+                        threadIdx.x = current = ordered(order, t, threads);
                         body(arguments);
                     }
                 }

@@ -1,7 +1,7 @@
 """A device for tests that runs CUDA on the CPU: the same source, compiled by g++.
 
-Every launch runs its blocks one after the other, and the threads of a block as fibers. From one
-step to the next the order of threads and blocks turns round: a result that depends on it differs.
+Every launch runs its blocks one after the other, and the threads of a block as fibers, in an order
+that differs from one step to the next: a result that depends on it differs too.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Compiled:
 class Emulator:
     """The device. Functions are compiled once, and kept on disk."""
 
-    backwards: bool = False
+    order: int = 0  # of threads and blocks: forwards, backwards, or even ones after odd ones
     known: dict[str, Compiled] = field(default_factory=dict)
 
     def allocate(self, size: int) -> EmulatedMemory:
@@ -91,7 +91,7 @@ class Emulator:
         assert len(addresses) == function.count
         table = (ctypes.c_void_p * max(1, len(addresses)))(*addresses)
         failed = function.run(
-            function.entry, table, *grid, threads, function.waits, self.backwards, *function.shared
+            function.entry, table, *grid, threads, function.waits, self.order, *function.shared
         )
         assert not failed, "threads wait for others that never come"
 
@@ -115,7 +115,7 @@ class Emulator:
     def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
         def replay() -> None:
             work()
-            self.backwards = not self.backwards
+            self.order = (self.order + 1) % 3
 
         return replay
 
