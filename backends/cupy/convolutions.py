@@ -43,7 +43,7 @@ def _sum(c: Convolution) -> Sum:
         c.groups,
         (outputs, images * area, depth),
         _weight(c, type, outputs),
-        _pixel(c, type),
+        *_pixel(c, type),
         left_along=True,
         right_along=True,
         epilogue=c.epilogue,
@@ -64,13 +64,14 @@ def _weight(c: Convolution, type: str, outputs: int) -> list[str]:
     return [*code.lines, f"return {value};"]
 
 
-def _pixel(c: Convolution, type: str) -> list[str]:
-    """The lines that give the images' element at (k, n); 0 outside of them and between."""
+def _pixel(c: Convolution, type: str) -> tuple[list[str], list[str]]:
+    """The lines for one n, and those that give the images' element at k; 0 outside of them."""
     code = Emitter({}, Namer(), type, depth=0)
     group, taps = Axis(c.groups), _axes(c.kernel.shape[1:])
     image, *space = _axes((c.shape[0], *c.shape[2:]))
     code.axes[group] = "matrix"
     spread(code, "n", (image, *space))
+    column, code.lines = code.lines, []
     spread(code, "k", taps)
     tests, bounds, places = [], [], []
     for i, (at, tap) in enumerate(zip(space, taps[1:], strict=True)):
@@ -86,7 +87,7 @@ def _pixel(c: Convolution, type: str) -> list[str]:
         dtype, Load(dtype, c.x.port, index), Literal(dtype, 0), tuple(tests), tuple(bounds)
     )
     value = code.one(found)
-    return [*code.lines, f"return {value};"]
+    return column, [*code.lines, f"return {value};"]
 
 
 def _axes(shape: Sequence[int]) -> tuple[Axis, ...]:

@@ -6,11 +6,12 @@ The same code drives a GPU (`gpu.py`) and, in the tests, an emulator.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from weft.compiler.types import DType
+from weft.backends.cupy.code import Gemm
 
 
 class Memory(Protocol):
@@ -23,9 +24,26 @@ class Memory(Protocol):
         """A C-contiguous array of the host to the memory's beginning."""
         ...
 
-    def read(self, into: np.ndarray, offset: int = 0) -> None:
-        """Bytes from an offset on into a C-contiguous array of the host."""
+    def read(self, into: np.ndarray) -> None:
+        """The memory's beginning into a C-contiguous array of the host, after all work."""
         ...
+
+
+@dataclass(frozen=True)
+class Span:
+    """Elements in memory that the host wants to have."""
+
+    memory: Memory
+    offset: int  # bytes
+    dtype: np.dtype
+    count: int
+
+
+Waiting = Callable[[], Sequence[np.ndarray]]
+"""Waits for work, and gives the spans that it left."""
+
+Replay = Callable[[Sequence[np.ndarray]], Waiting]
+"""Starts recorded work on these arrays, which may be written again as soon as it returns."""
 
 
 class Device(Protocol):
@@ -41,18 +59,10 @@ class Device(Protocol):
         self, function: Any, grid: tuple[int, int, int], threads: int, addresses: Sequence[int]
     ) -> None: ...
 
-    def gemm(
-        self,
-        dtype: DType,
-        sizes: tuple[int, int, int],
-        addresses: tuple[int, int, int],
-        steps: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
-        count: int,
-        batch: tuple[int, int, int],
-    ) -> None:
-        """See `code.Gemm`."""
-        ...
+    def gemm(self, gemm: Gemm, addresses: tuple[int, int, int]) -> None: ...
 
-    def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
-        """What launches the same work again with as little delay as the device allows."""
+    def recorded(
+        self, work: Callable[[], None], inputs: Sequence[Memory], outputs: Sequence[Span]
+    ) -> Replay:
+        """Launches, to be done again and again with as little delay as the device allows."""
         ...

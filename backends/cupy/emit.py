@@ -65,6 +65,10 @@ class Emitter:
     def line(self, words: str) -> None:
         self.lines.append("    " * self.depth + words)
 
+    def say(self, lines: Sequence[str]) -> None:
+        for words in lines:
+            self.line(words)
+
     @contextmanager
     def block(self, head: str, end: str = "}") -> Iterator[None]:
         """Lines between braces; what is computed there is not known after them."""

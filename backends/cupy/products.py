@@ -43,6 +43,7 @@ def _sum(product: Product) -> Sum:
         prod(product.batch),
         product.sizes,
         _element(product.lhs, outer, type, "m", "k"),
+        (),
         _element(product.rhs, outer, type, "k", "n"),
         product.lhs.column == 1,
         product.rhs.column == 1,
@@ -89,15 +90,15 @@ def _by_library(product: Product, aligned: frozenset[int]) -> list[Call]:
         return []
     lhs, rhs = (int(batch or 0) for batch in batches)
     count = prod(product.batch)
-    steps = [(matrix.row, matrix.column) for matrix in (product.lhs, product.rhs)]
+    first, second = ((matrix.row, matrix.column) for matrix in (product.lhs, product.rhs))
     left, right = (product.ports[matrix.port] for matrix in (product.lhs, product.rhs))
     direct = _direct(product)
     if direct is not None:
         out, batch, step = direct
-        return [Gemm((left, right, out), count, product.sizes, (lhs, rhs, batch), (*steps, step))]
+        return [Gemm((left, right, out), count, product.sizes, (lhs, rhs, batch), (first, second, step))]
     kept = scratch("product", dtype, count * m * n)
     gemm = Gemm(
-        (left, right, kept), count, product.sizes, (lhs, rhs, m * n), (*steps, (n, 1))
+        (left, right, kept), count, product.sizes, (lhs, rhs, m * n), (first, second, (n, 1))
     )
     axes = product.epilogue.axes
     shape = tuple(a.extent for a in axes)

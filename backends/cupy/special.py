@@ -64,8 +64,7 @@ class _Body:
     def function(self, head: str, lines: Callable[[], Sequence[str]]) -> None:
         """A local function; `lines` may need lines before them."""
         with self.code.block(f"const auto {head}", "};"):
-            for words in lines():
-                self.line(words)
+            self.code.say(lines())
 
     def launch(self, blocks: int, threads: int, ports: Sequence[Port] = ()) -> Launch:
         every = (*self.special.ports, *ports)

@@ -14,7 +14,7 @@ template <class T, int ROWS, int COLUMNS, int DEPTH, int UP, int SIDE> struct Ti
     static constexpr int most = 16 / sizeof(T);
     static constexpr int run_up = UP < most ? UP : most, run_side = SIDE < most ? SIDE : most;
 
-    // `finish(m, n, sum of left(m, k) * right(k, n) for k from `from` to `to`)` for each m and n of
+    // `finish(m, n, sum of left(m, k) * right(n)(k) for k from `from` to `to`)` for each m and n of
     // the tile at (first_m, first_n) that are below the sizes. Neighbouring threads read along k on
     // the left if LEFT_ALONG, and along n on the right if RIGHT_ALONG.
     template <bool LEFT_ALONG, bool RIGHT_ALONG, class Left, class Right, class Finish>
@@ -34,41 +34,50 @@ template <class T, int ROWS, int COLUMNS, int DEPTH, int UP, int SIDE> struct Ti
 #pragma unroll
             for (int j = 0; j < SIDE; j++) sums[i][j] = T(0);
         }
-        const auto fetch = [&](int start) {
+        // Neighbouring threads along n: each has one column of the factors on the right.
+        const int own_n = first_n + (RIGHT_ALONG ? thread % COLUMNS : 0);
+        const auto own_column = right(own_n);
+        static_assert(threads % COLUMNS == 0);
+        for (int start = from - DEPTH; start < to; start += DEPTH) {
+            if (start >= from) {
+                __syncthreads();
+#pragma unroll
+                for (int e = 0; e < LEFTS; e++) {
+                    const int at = thread + e * threads;
+                    const int m = LEFT_ALONG ? at / DEPTH : at % ROWS;
+                    const int k = LEFT_ALONG ? at % DEPTH : at / ROWS;
+                    lefts[k * row_step + m] = next_left[e];
+                }
+#pragma unroll
+                for (int e = 0; e < RIGHTS; e++) {
+                    const int at = thread + e * threads;
+                    const int n = RIGHT_ALONG ? at % COLUMNS : at / DEPTH;
+                    const int k = RIGHT_ALONG ? at / COLUMNS : at % DEPTH;
+                    rights[k * column_step + n] = next_right[e];
+                }
+                __syncthreads();
+            }
+            // The next factors are on their way while these are multiplied.
+            const int next = start + DEPTH;
 #pragma unroll
             for (int e = 0; e < LEFTS; e++) {
                 const int at = thread + e * threads;
                 const int m = first_m + (LEFT_ALONG ? at / DEPTH : at % ROWS);
-                const int k = start + (LEFT_ALONG ? at % DEPTH : at / ROWS);
+                const int k = next + (LEFT_ALONG ? at % DEPTH : at / ROWS);
                 next_left[e] = m < rows && k < to ? left(m, k) : T(0);
             }
 #pragma unroll
             for (int e = 0; e < RIGHTS; e++) {
                 const int at = thread + e * threads;
-                const int n = first_n + (RIGHT_ALONG ? at % COLUMNS : at / DEPTH);
-                const int k = start + (RIGHT_ALONG ? at / COLUMNS : at % DEPTH);
-                next_right[e] = n < columns && k < to ? right(k, n) : T(0);
+                const int k = next + (RIGHT_ALONG ? at / COLUMNS : at % DEPTH);
+                if constexpr (RIGHT_ALONG) {
+                    next_right[e] = own_n < columns && k < to ? own_column(k) : T(0);
+                } else {
+                    const int n = first_n + at / DEPTH;
+                    next_right[e] = n < columns && k < to ? right(n)(k) : T(0);
+                }
             }
-        };
-        fetch(from);
-        for (int start = from; start < to; start += DEPTH) {
-            __syncthreads();
-#pragma unroll
-            for (int e = 0; e < LEFTS; e++) {
-                const int at = thread + e * threads;
-                const int m = LEFT_ALONG ? at / DEPTH : at % ROWS;
-                const int k = LEFT_ALONG ? at % DEPTH : at / ROWS;
-                lefts[k * row_step + m] = next_left[e];
-            }
-#pragma unroll
-            for (int e = 0; e < RIGHTS; e++) {
-                const int at = thread + e * threads;
-                const int n = RIGHT_ALONG ? at % COLUMNS : at / DEPTH;
-                const int k = RIGHT_ALONG ? at / COLUMNS : at % DEPTH;
-                rights[k * column_step + n] = next_right[e];
-            }
-            __syncthreads();
-            if (start + DEPTH < to) fetch(start + DEPTH);
+            if (start < from) continue;
 #pragma unroll
             for (int k = 0; k < DEPTH; k++) {
                 T a[UP], b[SIDE];

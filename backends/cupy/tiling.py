@@ -41,7 +41,8 @@ LARGE, MIDDLE, SMALL = Tiling(128, 8, 8), Tiling(64, 16, 4), Tiling(32, 16, 2)
 class Sum:
     """`out[matrix, m, n] = sum over k of left(m, k) * right(k, n)`, then an epilogue.
 
-    `left` and `right` are the lines of C++ functions; they may use `matrix`. `left_along` says that
+    `left` and `right` are the lines of C++ functions; they may use `matrix`, and those on the right
+    what `column`, lines for one n, has worked out. `left_along` says that
     neighbours along k are neighbours in memory, `right_along` the same of n. `at` gives the
     epilogue's axes in `matrix`, `m` and `n`; `place` gives `(matrix, m, n)` as one number in them.
     """
@@ -51,6 +52,7 @@ class Sum:
     count: int
     sizes: tuple[int, int, int]
     left: Sequence[str]
+    column: Sequence[str]
     right: Sequence[str]
     left_along: bool
     right_along: bool
@@ -92,10 +94,12 @@ def print_tiles(sum: Sum, stem: str) -> list[Launch]:
     body.line(f"const int first_m = number / {across} * {side}, first_n = number % {across} * {side};")
     step = -(-k // parts)
     body.line(f"const int from = blockIdx.y * {step}, to = from + {step} < {k} ? from + {step} : {k};")
-    for head, lines in (("left = [&](int m, int k)", sum.left), ("right = [&](int k, int n)", sum.right)):
-        with body.block(f"const auto {head} -> {type}", "};"):
-            for words in lines:
-                body.line(words)
+    with body.block(f"const auto left = [&](int m, int k) -> {type}", "};"):
+        body.say(sum.left)
+    with body.block("const auto right = [&](int n)", "};"):
+        body.say(sum.column)
+        with body.block(f"return [=](int k) -> {type}", "};"):
+            body.say(sum.right)
     kept = scratch("parts", sum.dtype, parts * sum.count * m * n)
     with body.block(f"const auto finish = [&](int m, int n, {type} product)", "};"):
         if parts == 1:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from weft.backends.arrays import aligned, checked_state
-from weft.backends.base import Arrays, Step
+from weft.backends.base import Arrays, Held, HostState, Step
 from weft.backends.numpy import blas
 from weft.backends.numpy.loops import loop_scratch
 from weft.backends.numpy.ops import TABLE, scratch
@@ -54,7 +54,7 @@ class NumpyExecutable:
 
         wanted = [n.name for n in self.plan.graph.inputs if n.name not in self.plan.bound]
 
-        def silenced(inputs: Arrays) -> dict[str, np.ndarray]:
+        def silenced(inputs: Arrays) -> Arrays:
             for name in wanted:
                 if name not in inputs:
                     raise RunError(f"input `{name}` is missing")
@@ -70,7 +70,7 @@ def _on_one_thread(step: Step) -> Step:
         return step
     ask, tell = found
 
-    def alone(inputs: Arrays) -> dict[str, np.ndarray]:
+    def alone(inputs: Arrays) -> Arrays:
         before = ask()
         tell(1)
         try:
@@ -105,6 +105,9 @@ class NumpyBackend:
     ops: frozenset[str] = frozenset(TABLE)
     composites: frozenset[str] = frozenset()
     abilities: Abilities = _ABILITIES
+
+    def hold(self, arrays: Arrays) -> Held:
+        return HostState(arrays)
 
     def compile(self, plan: Plan) -> NumpyExecutable:
         """Print, run the printed definitions, and keep both."""

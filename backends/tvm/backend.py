@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from weft.backends.arrays import aligned, checked_state
-from weft.backends.base import Arrays, Step
+from weft.backends.base import Arrays, Held, HostState, Step
 from weft.backends.tvm import blas, native, target
 from weft.backends.tvm.program import ARENA, Program
 from weft.compiler.composites import bodies
@@ -160,6 +160,9 @@ class TvmBackend:
     @cached_property
     def ops(self) -> frozenset[str]:
         return frozenset(OPS.keys() - {"call"})
+
+    def hold(self, arrays: Arrays) -> Held:
+        return HostState(arrays)
 
     def compile(self, plan: Plan) -> TvmExecutable:
         """Kernels from the plan's groups, and native code from them."""

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from weft.backends.cupy.code import Gemm
+from weft.backends.cupy.device import Replay, Span, Waiting
 from weft.compiler.types import DType
 
 HERE = Path(__file__).parent
@@ -43,8 +45,8 @@ class EmulatedMemory:
     def write(self, array: np.ndarray) -> None:
         self.bytes[: array.nbytes] = array.reshape(-1).view(np.uint8)
 
-    def read(self, into: np.ndarray, offset: int = 0) -> None:
-        into.reshape(-1).view(np.uint8)[...] = self.bytes[offset : offset + into.nbytes]
+    def read(self, into: np.ndarray) -> None:
+        into.reshape(-1).view(np.uint8)[...] = self.bytes[: into.nbytes]
 
 
 @dataclass
@@ -95,29 +97,38 @@ class Emulator:
         )
         assert not failed, "threads wait for others that never come"
 
-    def gemm(
-        self,
-        dtype: DType,
-        sizes: tuple[int, int, int],
-        addresses: tuple[int, int, int],
-        steps: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
-        count: int,
-        batch: tuple[int, int, int],
-    ) -> None:
-        m, n, k = sizes
+    def gemm(self, gemm: Gemm, addresses: tuple[int, int, int]) -> None:
+        m, n, k = gemm.sizes
         shapes = ((m, k), (k, n), (m, n))
         lhs, rhs, out = (
-            _array(address, dtype, (count, *shape), (jump, *step))
-            for address, shape, jump, step in zip(addresses, shapes, batch, steps, strict=True)
+            _array(address, gemm.dtype, (gemm.count, *shape), (jump, *step))
+            for address, shape, jump, step in zip(
+                addresses, shapes, gemm.batch, gemm.steps, strict=True
+            )
         )
         out[...] = lhs @ rhs
 
-    def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
-        def replay() -> None:
+    def recorded(
+        self,
+        work: Callable[[], None],
+        inputs: Sequence[EmulatedMemory],
+        outputs: Sequence[Span],
+    ) -> Replay:
+        def replay(given: Sequence[np.ndarray]) -> Waiting:
+            for array, memory in zip(given, inputs, strict=True):
+                memory.write(array)
             work()
             self.order = (self.order + 1) % 3
+            found = [_span(span) for span in outputs]
+            return lambda: found
 
         return replay
+
+
+def _span(span: Span) -> np.ndarray:
+    assert isinstance(span.memory, EmulatedMemory)
+    size = span.count * span.dtype.itemsize
+    return span.memory.bytes[span.offset : span.offset + size].copy().view(span.dtype)
 
 
 def _array(
