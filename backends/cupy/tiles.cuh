@@ -100,13 +100,24 @@ template <class T, int ROWS, int COLUMNS, int DEPTH, int UP, int SIDE> struct Ti
                 }
             }
         }
-#pragma unroll
+        // One row of each thread at a time through shared memory, so that neighbouring threads
+        // finish neighbours. (All that is unrolled is what must be known to be in registers.)
+        static_assert(ROWS / UP * COLUMNS <= elements);
+#pragma unroll 1
         for (int i = 0; i < UP; i++) {
-            const int m = first_m + row(up, i);
+            __syncthreads();
 #pragma unroll
-            for (int j = 0; j < SIDE; j++) {
-                const int n = first_n + column(side, j);
-                if (m < rows && n < columns) finish(m, n, sums[i][j]);
+            for (int r = 0; r < UP; r++) {
+#pragma unroll
+                for (int j = 0; j < SIDE; j++) {
+                    if (r == i) memory[up * COLUMNS + column(side, j)] = sums[r][j];
+                }
+            }
+            __syncthreads();
+#pragma unroll 1
+            for (int at = thread; at < ROWS / UP * COLUMNS; at += threads) {
+                const int m = first_m + row(at / COLUMNS, i), n = first_n + at % COLUMNS;
+                if (m < rows && n < columns) finish(m, n, memory[at]);
             }
         }
     }
