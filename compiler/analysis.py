@@ -3,7 +3,8 @@
 multiply_adds   products summed in matrix products and convolutions
 flops           floating-point operations of every kind; a multiply-add is two
 
-Both are of the forward pass (`predict`) for one example; `step_flops` is a whole training step.
+Both are of the forward pass (`predict`) for one example; `step_flops` is a whole training step. How
+much of an example its convolutions see is there too.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from weft.compiler.errors import Diagnostic, Span
 from weft.compiler.graph import Graph, Node
 from weft.compiler.loops import Loop, loops_of
 from weft.compiler.ops import Kind
+from weft.compiler.passes.bind import bind
 from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.pipeline import Target, lower
 from weft.compiler.plan import Buffer, Plan
 from weft.compiler.program import Experiment, Program, State
+from weft.compiler.receptive import ReceptiveField, by_kernel, largest, receptive_fields
 from weft.compiler.types import TensorType, static_shape
 
 # Elementwise ops that move or choose numbers and compute none.
@@ -42,11 +45,15 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Layer:
-    """The parameters of one call of a layer, such as `net.dense_2`."""
+    """The parameters of one call of a layer, such as `net.dense_2`.
+
+    `sees` is how much of an example each place of a convolution with them sees, where it is known.
+    """
 
     name: str
     tensors: tuple[Parameter, ...]
     span: Span | None
+    sees: ReceptiveField | None
 
     @property
     def parameters(self) -> int:
@@ -77,8 +84,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole, and its parts by line and by layer. `peak_bytes` is a bound for a training step
-    of a full batch of `batch` examples: state, inputs, constants and every value in between."""
+    """The whole, and its parts by line and by layer.
+
+    `peak_bytes` is a bound for a training step of a full batch of `batch` examples: state, inputs,
+    constants and every value in between. `sees` is the largest receptive field that is known.
+    """
 
     name: str
     parameters: int
@@ -87,6 +97,7 @@ class Report:
     step_flops: int
     peak_bytes: int
     batch: int
+    sees: ReceptiveField | None
     lines: tuple[Line, ...]
     layers: tuple[Layer, ...]
     warnings: tuple[Diagnostic, ...] = ()
@@ -102,6 +113,7 @@ def analyse(experiment: Experiment, program: Program, step: Plan) -> Report:
     costs = _Costs()
     opened = inline_calls(program.predict, frozenset())
     results = {line: node.type for line, node in _by_line(opened.nodes)}
+    fields = receptive_fields(bind(opened, {"batch": 1}), program.states)
     for node, times in executed(forward):
         costs.add(node.span, "multiply_adds", times * multiply_adds(node))
         costs.add(node.span, "flops", times * flops(node))
@@ -121,8 +133,9 @@ def analyse(experiment: Experiment, program: Program, step: Plan) -> Report:
         step_flops=total(step.graph, flops),
         peak_bytes=step.peak_bytes,
         batch=experiment.settings.batch,
+        sees=largest(list(fields.values())) if fields else None,
         lines=costs.lines(results),
-        layers=_layers(parameters),
+        layers=_layers(parameters, _by_parameter(fields, program.states)),
         warnings=experiment.warnings,
     )
 
@@ -175,11 +188,26 @@ def _place(buffer: Buffer) -> Span | None:
     return next((n.span for n in buffer.nodes if n.span is not None), None)
 
 
-def _layers(parameters: Iterable[Parameter]) -> tuple[Layer, ...]:
+def _by_parameter(
+    fields: Mapping[Node, ReceptiveField], states: Mapping[str, State]
+) -> dict[str, ReceptiveField]:
+    """`predict` may read the average of a parameter."""
+    kernels = by_kernel(fields).items()
+    return {states[name].owner or name: field for name, field in kernels if name in states}
+
+
+def _layers(
+    parameters: Iterable[Parameter], fields: Mapping[str, ReceptiveField]
+) -> tuple[Layer, ...]:
     found: dict[str, list[Parameter]] = {}
     for parameter in parameters:
         found.setdefault(parameter.name.rpartition(".")[0], []).append(parameter)
-    return tuple(Layer(name, tuple(p), p[0].span) for name, p in found.items())
+    layers = []
+    for name, tensors in found.items():
+        seen = [fields[t.name] for t in tensors if t.name in fields]
+        sees = largest(seen) if seen else None
+        layers.append(Layer(name, tuple(tensors), tensors[0].span, sees))
+    return tuple(layers)
 
 
 def total(graph: Graph, count: Callable[[Node], int]) -> int:

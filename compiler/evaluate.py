@@ -12,24 +12,29 @@ from weft.compiler.graph import Graph, Node, inline, transform
 from weft.compiler.loops import Loop, loop_key
 from weft.compiler.types import SymDim, bind_dim, static_shape
 
+Compute = Callable[[Node, list[np.ndarray], Mapping[str, int]], np.ndarray]
+"""A primitive's value from its operands' values, and the symbolic dimensions."""
+
 
 def evaluate(
     graph: Graph,
     inputs: Mapping[str, np.ndarray],
     sizes: Mapping[str, int] | None = None,
     observe: Callable[[Node, np.ndarray], None] | None = None,
+    compute: Compute | None = None,
 ) -> dict[str, np.ndarray]:
     """The outputs of a graph by name, for an array per input.
 
     `sizes` gives the symbolic dimensions; those that are a whole axis of an input are read off it.
     `observe` sees every value as it is made; its nodes are the graph's where there are no calls.
+    `compute` takes the place of `evaluate_node`, in the bodies of loops too.
     Raises RunError when an input is missing, or not of the type that the graph states.
     """
     bound = _input_sizes(graph, inputs, sizes or {})
     graph = _opened(graph)
     arrays = {node: _input(node, inputs, bound) for node in graph.inputs}
     with np.errstate(all="ignore"):
-        values = _values(graph, arrays, bound, observe)
+        values = _values(graph, arrays, bound, observe, compute or evaluate_node)
     return dict(zip(graph.output_names, values, strict=True))
 
 
@@ -37,7 +42,8 @@ def _values(
     graph: Graph,
     arrays: Mapping[Node, np.ndarray],
     sizes: Mapping[str, int],
-    observe: Callable[[Node, np.ndarray], None] | None = None,
+    observe: Callable[[Node, np.ndarray], None] | None,
+    compute: Compute,
 ) -> list[np.ndarray]:
     """The outputs of a graph without calls; a value is forgotten after its last reader."""
     left = {node: len(users) for node, users in graph.users.items()}
@@ -51,10 +57,11 @@ def _values(
         elif node.op.name == "scan":
             key = loop_key(node)
             if key not in loops:
-                loops[key] = _loop(Loop.of(node), [values[i] for i in node.inputs], sizes)
+                operands = [values[i] for i in node.inputs]
+                loops[key] = _loop(Loop.of(node), operands, sizes, compute)
             values[node] = loops[key][node.attributes["result"]]
         else:
-            values[node] = evaluate_node(node, [values[i] for i in node.inputs], sizes)
+            values[node] = compute(node, [values[i] for i in node.inputs], sizes)
         if observe is not None:
             observe(node, values[node])
         for operand in node.inputs:
@@ -64,7 +71,9 @@ def _values(
     return [values[node] for node in graph.outputs]
 
 
-def _loop(loop: Loop, operands: Sequence[np.ndarray], sizes: Mapping[str, int]) -> list[np.ndarray]:
+def _loop(
+    loop: Loop, operands: Sequence[np.ndarray], sizes: Mapping[str, int], compute: Compute
+) -> list[np.ndarray]:
     """All results of a loop, turn by turn."""
     body, (length,) = _opened(loop.body), static_shape((bind_dim(loop.length, sizes),))
     first, rest = len(loop.start), len(loop.start) + len(loop.steps)
@@ -77,7 +86,7 @@ def _loop(loop: Loop, operands: Sequence[np.ndarray], sizes: Mapping[str, int]) 
     for turn in reversed(range(length)) if loop.reverse else range(length):
         now = [*carried, *(stack[turn] for stack in stacks), *fixed]
         arrays = dict(zip(body.inputs, map(np.asarray, now), strict=True))
-        results = _values(body, arrays, sizes)
+        results = _values(body, arrays, sizes, None, compute)
         carried = results[:first]
         for stack, value in zip(stacked, results[first:], strict=True):
             stack[turn] = value

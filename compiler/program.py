@@ -26,9 +26,9 @@ class State:
     """A tensor that lives from step to step.
 
     `role`: `parameter`, `slot` (of an optimiser), `buffer` (a layer's or schedule's `state`),
-    `average` (of a parameter), `metric` (a running sum), `counter` (the step) or `seed`. `init`
-    builds the initial value; it may read the `seed` input and, for slots and averages, other
-    states' initial values.
+    `average` (of a parameter, or what a copy has of it), `metric` (a running sum), `counter` (the
+    step) or `seed`. `init` builds the initial value; it may read the `seed` input and, for slots
+    and averages, other states' initial values.
     """
 
     name: str

@@ -59,8 +59,11 @@ def forward_graph(forward: Forward) -> Graph:
     )
 
 
-def inlined(forward: Forward, keep: frozenset[str]) -> Forward:
-    """The forward pass with composites opened, except the kept and those that state a gradient."""
+def inlined(forward: Forward, keep: frozenset[str], plain: frozenset[str] = frozenset()) -> Forward:
+    """The forward pass with composites opened, except the kept and those that state a gradient.
+
+    Of the `plain` ones the stated gradient is left out.
+    """
     graph = forward_graph(forward)
     stated = {
         str(n.attributes["name"])
@@ -68,7 +71,7 @@ def inlined(forward: Forward, keep: frozenset[str]) -> Forward:
         for n in part.nodes
         if n.op.name == "call" and n.attributes["gradient"] is not None
     }
-    opened = inline_calls(graph, keep | stated)
+    opened = inline_calls(graph, keep | (stated - plain))
     nodes = dict(zip(opened.output_names, opened.outputs, strict=True))
     return replace(
         forward,

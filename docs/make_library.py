@@ -290,6 +290,7 @@ CALLS: dict[str, dict[str, str]] = {
     },
     "shortcut": {"like": f"[{CHANNELS}, 22, 38]"},
     "smooth_labels": {"y": "class[C]"},
+    "snapshot": {"at": "1"},
     "swa": {"start": "0", "every": "1"},
     "variance": {"x": "float[B, C]", "over": "0"},
     "vote": {"f": "relu", "changes": "[mirrored]"},

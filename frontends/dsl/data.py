@@ -20,7 +20,7 @@ from weft.compiler.graph import Graph, Node
 from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.program import DataSpec, Field
 from weft.compiler.statistics import mixing
-from weft.compiler.types import DTYPES, I64, Dim, SymDim, TensorType
+from weft.compiler.types import DTYPES, I64, Dim, DType, SymDim, TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.diagnostics import UnknownName, and_list
 from weft.frontends.dsl.interpreter import Interpreter
@@ -315,7 +315,7 @@ def _field(
     scope = Scope(module)
     for name, node in columns.items():
         axes: tuple[Label | None, ...] = (registry.batch_label, *(None,) * (node.type.rank - 1))
-        scope.values[name] = Tensor(node, axes, labels.get(name))
+        scope.values[name] = Tensor(_wide_enough(node, registry.float_type), axes, labels.get(name))
     expression = declared.expression
     lacking = "nothing from outside is" if outside else "the source has no column"
     try:
@@ -350,6 +350,13 @@ def _field(
     _each_alone(declared, tensor.node, columns, registry.batch_size)
     field = Field(declared.name, type, classes, declared.name_span)
     return field, b.cast(tensor.node, type.dtype)
+
+
+def _wide_enough(column: Node, precision: DType) -> Node:
+    """A column in the precision of the run, where its own is less: numbers made here have that."""
+    dtype = column.type.dtype
+    narrow = dtype.kind == "float" and dtype.bits < precision.bits
+    return b.cast(column, precision) if narrow else column
 
 
 def _field_type(

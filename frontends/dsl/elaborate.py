@@ -16,6 +16,7 @@ from weft.compiler.program import Experiment
 from weft.compiler.types import F32, DType, TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import BUILTINS
+from weft.frontends.dsl.copies import copied
 from weft.frontends.dsl.data import DataProvider, elaborate_data
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Module, Scope, load_module
@@ -88,6 +89,9 @@ class Declarations:
         return value[names.index(name)]
 
     def _model(self, interpreter: Interpreter, module: Module, declaration: s.ModelDecl) -> Value:
+        copy = copied(interpreter, module, declaration)
+        if copy is not None:
+            return copy
         call = declaration.value
         scope = Scope(module)
         function = interpreter.evaluate(call.function if isinstance(call, s.Call) else call, scope)

@@ -72,6 +72,9 @@ def declare(interpreter: Interpreter, st: s.Param | s.StateDecl, scope: Scope, r
     name = f"{frame.path}.{st.name}"
     if name not in frame.model.states:
         frame.model.states.append(name)
+    if frame.model.follows is not None:
+        interpreter.registry.copy(frame.model)
+        role = "average" if role == "parameter" else role
     state = interpreter.registry.states.get(name)
     if state is None or state.type != type:
         initial = _initial_value(interpreter, st.init, scope, type, name)
@@ -161,7 +164,7 @@ def _at_the_start(interpreter: Interpreter, tensor: Tensor) -> Tensor:
     drawn = {}
     for node in topological([tensor.node]):
         state = registry.states.get(node.name) if node.op.name == "input" else None
-        if state is not None and state.role in ("parameter", "buffer"):
+        if state is not None and state.role in ("parameter", "average", "buffer"):
             drawn[registry.inputs[state.name]] = state.init
     (node,) = substitute([tensor.node], drawn)
     return Tensor(node, tensor.axes, tensor.classes)

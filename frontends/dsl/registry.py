@@ -10,7 +10,7 @@ from weft.compiler.errors import CompileError, Diagnostic, Span
 from weft.compiler.graph import Node
 from weft.compiler.program import State
 from weft.compiler.types import F32, I64, U32, Dim, DType, SymDim, TensorType, symbol
-from weft.frontends.dsl.values import Label
+from weft.frontends.dsl.values import Label, Model
 
 BATCH = "batch"
 SEED = "seed"
@@ -31,6 +31,7 @@ class Registry:
     steps_per_epoch: int | None = None
     metrics: Sequence[str] | None = None  # of an epoch: the losses and what `metrics` names
     epoch_updates: dict[str, Node] = field(default_factory=dict)  # of states, at an epoch's end
+    copies: list[Model] = field(default_factory=list)  # that are called, in the order of that
 
     def __post_init__(self) -> None:
         seed = TensorType(U32, (2,))
@@ -53,6 +54,11 @@ class Registry:
                 hint="use a second model, or give both calls inputs of the same shape",
             )
         return self.inputs[state.name]
+
+    def copy(self, model: Model) -> None:
+        """Take note of a model that follows another one."""
+        if model not in self.copies:
+            self.copies.append(model)
 
     def warn(
         self,

@@ -26,7 +26,8 @@ def select(
     """
     model, path = (owner, owner.name) if isinstance(owner, Model) else (owner.model, owner.path)
     states = interpreter.registry.states
-    inside = [n for n in model.states if n.startswith(f"{path}.") and states[n].role == "parameter"]
+    roles = ("parameter", "average")
+    inside = [n for n in model.states if n.startswith(f"{path}.") and states[n].role in roles]
     if not inside and (isinstance(owner, Part) or name in KINDS):
         raise CompileError(
             f"`{path}` has no parameters yet",

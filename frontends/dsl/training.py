@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Note, Span, did_you_mean, one_of
@@ -18,6 +18,7 @@ from weft.compiler.program import EarlyStop, Experiment, Forward, Objective, Opt
 from weft.compiler.types import BF16, F16, F32, F64, DType, TensorType, symbol
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import BUILTINS
+from weft.frontends.dsl.copies import follow
 from weft.frontends.dsl.data import SPLITS, field_tensor
 from weft.frontends.dsl.diagnostics import UnknownName, unknown_argument
 from weft.frontends.dsl.elsewhere import SETTINGS, TYPES, elsewhere
@@ -25,8 +26,7 @@ from weft.frontends.dsl.interpreter import Interpreter, Lazy
 from weft.frontends.dsl.modules import Module, Scope
 from weft.frontends.dsl.optimizers import optimizer
 from weft.frontends.dsl.registry import BATCH, SEED, STEP, Registry
-from weft.frontends.dsl.schedules import Clock
-from weft.frontends.dsl.signatures import Given
+from weft.frontends.dsl.rules import Rule
 from weft.frontends.dsl.values import (
     Axis,
     Batches,
@@ -42,6 +42,7 @@ from weft.frontends.dsl.values import (
     Value,
     describe,
     shape_text,
+    unlabelled,
 )
 
 KEYS = (
@@ -226,7 +227,7 @@ class Train:
             name=self.name,
             data=batches.dataset.spec,
             settings=Settings(**{**vars(settings), "stop": stop}),
-            forward=forward,
+            forward=run.with_copies(forward),
             eval_inputs=_inputs(check, [*losses.values(), *metrics.values()]),
             eval_metrics={**losses, **metrics},
             predict_inputs=_inputs(check, list(outputs.values())),
@@ -413,6 +414,17 @@ class Pass:
             constrain=constrain,
         )
 
+    def with_copies(self, forward: Forward) -> Forward:
+        """The same with models that follow others, which evaluation may be the first to call."""
+        registry = self.train.registry
+        follow(self.interpreter, registry.copies)
+        return replace(
+            forward,
+            states=dict(registry.states),
+            inputs=(*registry.inputs.values(), *self.fields.values()),
+            updates=dict(self.interpreter.updates),
+        )
+
     def evaluation(self) -> tuple[dict[str, Node], dict[str, Node]]:
         names = _loss_names(len(self.train.objectives))
         losses = {
@@ -567,6 +579,13 @@ class Pass:
         for expression in over:
             value = self.interpreter.evaluate(expression, self.scope)
             if isinstance(value, Model | Part):
+                model = value if isinstance(value, Model) else value.model
+                if model.follows is not None:
+                    raise CompileError(
+                        f"`{model.name}` is a copy, which isn't trained",
+                        expression.span,
+                        hint=f"train what it follows: `over {model.follows.model.name}`",
+                    )
                 if isinstance(value, Model) and not value.states:
                     raise CompileError(
                         f"the objective does not call the model `{value.name}`",
@@ -620,76 +639,47 @@ class Pass:
                 del memo[call]
 
     def _clip(self) -> Callable[[Node], Node] | None:
-        partial = self._rule("clip", "such as `global_norm(1.0)`")
-        if partial is None:
+        rule = self._rule("clip", "such as `global_norm(1.0)`")
+        if rule is None:
             return None
-        function, given, place = partial
 
         def clip(gradient: Node) -> Node:
-            first = Given(None, Tensor(gradient, (None,) * gradient.type.rank), place)
-            result = self.interpreter.call(function, [first, *given], place)
-            return _same_type(result, gradient, "clip", place)
+            return rule(self.interpreter, unlabelled(gradient))
 
         clip(b.input_("grad", _probe(self.train.registry)))
         return clip
 
     def _constrain(self) -> Callable[[Node], Node] | None:
-        partial = self._rule("constrain", "such as `max_norm(3)`")
-        if partial is None:
+        rule = self._rule("constrain", "such as `max_norm(3)`")
+        if rule is None:
             return None
-        function, given, place = partial
 
         def constrain(theta: Node) -> Node:
             labels = tuple(Label(f"axis{i}") for i in range(theta.type.rank))
-            first = Given(None, Tensor(theta, labels), place)
-            result = self.interpreter.call(function, [first, *given], place)
-            return _same_type(result, theta, "constrain", place)
+            return rule(self.interpreter, Tensor(theta, labels))
 
         for shape in ((16,), (4, 4)):
             constrain(b.input_("theta", TensorType(self.train.registry.float_type, shape)))
         return constrain
 
     def _average(self) -> Callable[[Node, Node], Node] | None:
-        partial = self._rule("average", "such as `ema(0.999)`")
-        if partial is None:
+        rule = self._rule("average", "such as `ema(0.999)`")
+        if rule is None:
             return None
-        function, given, place = partial
 
         def average(old: Node, theta: Node) -> Node:
-            pair = [Given(None, Tensor(n, (None,) * n.type.rank), place) for n in (old, theta)]
-            return _same_type(
-                self.interpreter.call(function, [*pair, *given], place), old, "average", place
-            )
+            return rule(self.interpreter, unlabelled(old), unlabelled(theta))
 
         probe = _probe(self.train.registry)
         average(b.input_("average", probe), b.input_("theta", probe))
         return average
 
-    def _rule(self, key: str, example: str) -> tuple[Value, list[Given], Span] | None:
+    def _rule(self, key: str, example: str) -> Rule | None:
         """A setting that names a function and its further arguments."""
         setting = self.train.keys.get(key)
         if setting is None:
             return None
-        call = setting.value
-        given: list[Given] = []
-        if isinstance(call, s.Call):
-            given = self.interpreter.arguments(call, self.scope)
-            function = self.interpreter.evaluate(call.function, self.scope)
-        else:
-            function = self.interpreter.evaluate(call, self.scope)
-        if not isinstance(function, Closure) or function.kind != "fn":
-            raise CompileError(
-                f"`{key}` is a rule, that is, a function",
-                call.span,
-                expected=example,
-                found=describe(function),
-            )
-        parameters = [p.name for p in function.decl.parameters or ()]
-        named = {g.name for g in given}
-        for name, value in Clock.of(self.train.registry).names().items():
-            if name in parameters and name not in named:
-                given.append(Given(name, value, call.span))
-        return function, given, call.span
+        return Rule.of(self.interpreter, key, setting.value, self.scope, example)
 
     def predictions(self) -> dict[str, Node]:
         """The outputs of `predict`: the setting, or what the first model makes of the data."""
@@ -721,18 +711,6 @@ def _flat(value: Value) -> Iterator[Value]:
         yield from _flat(list(value.values()))
     else:
         yield value
-
-
-def _same_type(value: Value, like: Node, key: str, place: Span) -> Node:
-    if not isinstance(value, Tensor) or value.type != like.type:
-        what = "gradient" if key == "clip" else "parameter"
-        raise CompileError(
-            f"the rule of `{key}` gives no tensor in the shape of the {what}",
-            place,
-            expected=f"a result of the {what}'s own shape",
-            found=describe(value),
-        )
-    return value.node
 
 
 _STEPWISE = "comparisons, `arg_max`, whole numbers and `stop_gradient` pass no gradient on"

@@ -163,6 +163,16 @@ class Dataset:
     spec: DataSpec
     examples: Mapping[str, int]  # of each split
 
+    follows: Followed | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """What a copy follows, and by which rule, an expression in a module."""
+
+    model: Model
+    rule: s.Expression
+    module: Module
     def batch(
         self, arguments: Mapping[str, Value], places: Mapping[str, Span], span: Span
     ) -> Batches:

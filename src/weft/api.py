@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from weft.compiler.analysis import Report
     from weft.compiler.types import TensorType
     from weft.runtime.data.outside import Given
+    from weft.runtime.verification.report import Verification
 
 Arrays = Mapping[str, Any]
 
@@ -73,6 +74,17 @@ class Experiment:
         plan = session.plan("train_step", batch)
         report = analyse(self.loaded.experiment, session.program, plan)
         return replace(report, warnings=self.warnings)
+
+    def verify(self, backend: str = "numpy") -> Verification:
+        """Hold the experiment to its mathematics, and the backend to the reference.
+
+        Gradients against slopes, updates against their equations, passes, plans and kernels
+        against what they stand for, random bits bit for bit. Raises RunError for a spec that is
+        too large for the reference.
+        """
+        from weft.runtime.verification.checks import verify
+
+        return verify(self.loaded, backend_named(backend))
 
     def train(
         self,

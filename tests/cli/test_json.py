@@ -28,6 +28,30 @@ def test_check(weft: Callable, spec: Path) -> None:
     assert found["classes"] == {"target": [*"0123456789"]}
 
 
+def test_check_shows_what_convolutions_see(weft: Callable, spec: Path) -> None:
+    assert weft("check", spec, "--json").json["receptive_field"] is None
+    assert "sees" not in weft("check", spec).out
+    text = spec.read_text().replace("f32[64]   = features", "f32[1, 8, 8] = image")
+    text = text.replace("[B, D]", "[B, C, H, W]").replace("x |> dense(h", "x |> seeing |> dense(h")
+    spec.write_text(f"""{text}
+layer seeing(x) {{
+  x |> conv(4, kernel = [3, 2], stride = [2, 1]) |> conv_transposed(1, 2, [4, 2]) |> flatten
+}}
+""")
+    found = weft("check", spec, "--json").json
+    assert found["receptive_field"] == {"size": [3, 2], "stride": [0.5, 0.5]}
+    assert {layer["name"]: layer["receptive_field"] for layer in found["layers"]} == {
+        "net.seeing.conv": {"size": [3, 2], "stride": [2, 1]},
+        "net.seeing.conv_transposed": {"size": [3, 2], "stride": [0.5, 0.5]},
+        "net.dense": None,
+        "net.dense_2": None,
+    }
+    lines = weft("check", spec).out.splitlines()
+    (row,) = (line for line in lines if line.startswith("net.seeing.conv "))
+    assert row.endswith("3 x 2 every 2 x 1")
+    assert lines[-1].endswith("  3 x 2  the largest known, a place every 1/2")
+
+
 def test_check_shows_what_classes_stand_for(weft: Callable, tmp_path: Path) -> None:
     (tmp_path / "pets.csv").write_text("size,kind\n" + "1.5,cat\n2,dog\n" * 8)
     spec = tmp_path / "pets.weft"

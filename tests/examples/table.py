@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +21,15 @@ class Example:
     """A row of the table; None for a size that nobody has stated.
 
     `reaches` has the lowest and the highest value of metrics such as `test.accuracy`, and is empty
-    just where the data come from outside. `also` looks at the trained run.
+    just where the data come from outside. `also` looks at the trained run. `sees` is the largest
+    receptive field, in pixels of a side.
     """
 
     parameters: int | None = None
     multiply_adds: int | None = None
     reaches: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     also: Callable[[Run], None] | None = None
+    sees: int | None = None
 
 
 def finds_every_mode(run: Run) -> None:
@@ -63,9 +66,11 @@ def draws_digits(run: Run) -> None:
 
 
 EXAMPLES: dict[str, Example] = {
-    "alexnet": Example(61_100_840, 714_188_480),
+    "alexnet": Example(61_100_840, 714_188_480, sees=195),
     "autoencoder": Example(51_784, 51_200, {"test.loss": (0.0, 0.016)}),
-    "densenet121": Example(7_978_856, 2_834_161_664),
+    "birnn": Example(27_904, 1_572_864, {"test.accuracy": (0.78, 0.95)}),
+    "densenet121": Example(7_978_856, 2_834_161_664, sees=2071),
+    "conv6": Example(2_262_602, 153_881_088),
     "detector": Example(
         72_991, 2_411_520, {"test.recall": (0.8, 1.0), "test.precision": (0.8, 1.0)}
     ),
@@ -77,9 +82,9 @@ EXAMPLES: dict[str, Example] = {
     "fcn": Example(134_376_863, 108_212_984_088),
     "gan": Example(21_666, 40_960, {"test.distance": (-0.1, 0.3)}, draws_every_digit),
     "gpt2": Example(124_439_808, 145_824_153_600),
-    "inception_v1": Example(13_378_280, 1_582_671_872),
+    "inception_v1": Example(13_378_280, 1_582_671_872, sees=715),
     "instance_masks": Example(1_873, 1_914_312, {"test.iou": (0.8, 1.0)}),
-    "lenet5": Example(61_706, 416_520, {"test.accuracy": (0.95, 1.0)}),
+    "lenet5": Example(61_706, 416_520, {"test.accuracy": (0.95, 1.0)}, sees=16),
     "lstm_lm": Example(117_344, 7_077_888, {"test.bits": (1.5, 2.1)}),
     "maxout": Example(369_610, 367_200, {"test.accuracy": (0.95, 1.0)}),
     "mlp_6431": Example(47, 39, {"test.error": (30.0, 50.0), "test.loss": (0.0, 0.6)}),
@@ -87,13 +92,15 @@ EXAMPLES: dict[str, Example] = {
         26_251, 25_984, {"test.accuracy": (0.94, 1.0), "test.off_by": (0.0, 1.5)}
     ),
     "resnet110": Example(1_727_962, 252_887_680),
-    "resnet18": Example(11_689_512, 1_814_073_344),
-    "resnet50": Example(25_557_032, 3_857_973_248),
+    "resnet18": Example(11_689_512, 1_814_073_344, sees=435),
+    "resnet34": Example(21_797_672, 3_663_761_408, sees=899),
+    "resnet50": Example(25_557_032, 3_857_973_248, sees=483),
     "ring_gan": Example(9_027, 4_480, {"train.distance": (0.0, 0.1)}, finds_every_mode),
     "rnn_lm": Example(43_232, 2_359_296, {"test.bits": (1.5, 2.2)}),
     "segnet": Example(29_449_355, 106_712_432_640),
     "siamese": Example(9_352, 9_216, {"test.verified": (0.92, 1.0)}),
     "small/alexnet": Example(116_130, 829_960, {"test.accuracy": (0.92, 1.0)}),
+    "small/conv6": Example(24_962, 158_848, {"test.accuracy": (0.94, 1.0)}),
     "small/densenet121": Example(37_066, 889_392, {"test.accuracy": (0.95, 1.0)}),
     "small/fcn": Example(123_761, 4_092_160, {"test.iou": (0.2, 1.0)}),
     "small/inception_v1": Example(104_712, 3_089_340, {"test.accuracy": (0.85, 1.0)}),
@@ -106,11 +113,23 @@ EXAMPLES: dict[str, Example] = {
     "small/vgg9": Example(32_098, 760_128, {"test.accuracy": (0.97, 1.0)}),
     "small/vit_b16": Example(39_242, 684_544, {"test.accuracy": (0.9, 1.0)}),
     "small/wide_resnet": Example(77_562, 763_520, {"test.accuracy": (0.95, 1.0)}),
+    "snapshots": Example(9_866, 37_888, {"test.joint": (0.955, 1.0), "test.gain": (0.003, 0.1)}),
     "transformer_lm": Example(110_336, 7_733_248, {"test.bits": (1.5, 2.4)}),
-    "unet": Example(31_030_658, 150_428_424_448),
+    "unet": Example(31_030_658, 150_428_424_448, sees=204),
     "vae": Example(19_792, 9_216, {"test.loss": (220.0, 310.0)}, draws_every_digit),
-    "vgg16": Example(138_357_544, 15_470_264_320),
+    "vgg16": Example(138_357_544, 15_470_264_320, sees=212),
     "vgg9": Example(2_789_706, 191_564_288),
     "vit_b16": Example(86_567_656, 17_563_828_224),
     "wide_resnet": Example(36_479_194, 5_243_328_768),
 }
+
+VARIANTS: list[tuple[str, Mapping[str, Any], int]] = [
+    ("conv6", {"blocks": [64]}, 4_301_642),
+    ("conv6", {"blocks": [64, 128]}, 2_425_930),
+    ("resnet110", {"depth": 20}, 269_722),
+    ("resnet110", {"depth": 56}, 853_018),
+    ("resnet110", {"depth": 56, "skip": False}, 853_018),
+    ("resnet110", {"depth": 1202}, 19_421_274),
+    ("resnet50", {"blocks": [3, 4, 23, 3]}, 44_549_160),
+]
+"""Others of the same layers, by the settings that make them, and their parameters."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 
 import weft
-from examples.table import EXAMPLES
+from examples.table import EXAMPLES, VARIANTS
 from weft.api import Run
+from weft.compiler.types import static_shape
 
 FOLDER = Path(__file__).parents[2] / "examples"
 TRAINED = [name for name, row in EXAMPLES.items() if row.reaches]
@@ -28,9 +32,20 @@ def test_its_size(name: str) -> None:
     assert not report.warnings
     assert row.parameters in (None, report.parameters)
     assert row.multiply_adds in (None, report.multiply_adds)
+    if row.sees is not None:
+        assert report.sees is not None
+        assert set(report.sees.size) == {row.sees}
     stated = bool(row.reaches), row.parameters is not None
     assert any(stated), "the row says nothing of its example"
     assert stated[0] == experiment.loaded.at_hand, "what can be trained has a bar"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "settings", "parameters"), VARIANTS)
+def test_variants(name: str, settings: Mapping[str, Any], parameters: int) -> None:
+    experiment = weft.load(FOLDER / f"{name}.weft", **settings).loaded.experiment
+    states = [s for s in experiment.forward.states.values() if s.role == "parameter"]
+    assert sum(prod(static_shape(s.type.shape)) for s in states) == parameters
 
 
 @pytest.mark.slow

@@ -184,6 +184,15 @@ def test_columns_of_another_width_will_do(call: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(values(found), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_columns_narrower_than_the_precision_will_do(tmp_path: Path) -> None:
+    """`resize_linear` makes weights of the run's precision, which meet the columns here."""
+    data = {n: a.astype(np.float32) for n, a in columns().items()}
+    wide = spec(tmp_path, "resize_linear(image, 2)", "2, 2, 2", data)
+    assert values(wide).dtype == np.float64
+    narrow = spec(tmp_path, "resize_linear(image, 2)", "2, 2, 2", data, "f32")
+    np.testing.assert_allclose(values(wide), values(narrow), rtol=1e-5, atol=1e-6)
+
+
 def test_sums_do_not_lose_the_digits_that_f32_lacks(tmp_path: Path) -> None:
     x = (1e4 + np.random.default_rng(0).normal(size=(20000, 1))).astype(np.float32)
     data = {"x": x, "t": x[:, 0]}

@@ -22,6 +22,7 @@ from weft.cli.failures import ended
 COMMANDS = {
     "new": "Write a first spec, ready to train.",
     "check": "Check a spec: types, shapes, parameters, FLOPs, memory.",
+    "verify": "Hold a spec and a backend to the mathematics.",
     "train": "Train a spec, or go on with a run.",
     "eval": "Measure a trained run on a split of its data.",
     "predict": "Apply a trained run to arrays of yours.",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from weft.api import Experiment
     from weft.cli.output import Table
     from weft.compiler.analysis import Line, Report
+    from weft.compiler.receptive import ReceptiveField
 
 EXAMPLES = """
 weft check digits.weft
@@ -51,7 +52,8 @@ def command(
 
     FLOPs are those of the forward pass for one example, a multiply-add being two; "in a step" those
     of a training step on a full batch, and memory a bound for it, everything that it touches
-    included.
+    included. What a convolution sees is its receptive field: how many pixels of an example one of
+    its places depends on, and every how many there is a place.
     """
     import weft
     from weft.cli.output import print_json, print_table
@@ -116,18 +118,21 @@ def classes_lines(experiment: Experiment) -> list[str]:
 
 
 def layers_table(report: Report) -> Table:
-    """A row for each layer with parameters."""
+    """A row for each layer with parameters; what they see, where there are convolutions."""
     from weft.cli.output import Table
 
+    seeing = any(layer.sees for layer in report.layers)
     rows = [
         [
             layer.name,
             ", ".join(f"{t.name.rpartition('.')[2]}: {t.type}" for t in layer.tensors),
             f"{layer.parameters:,}",
+            *([str(layer.sees or "")] if seeing else []),
         ]
         for layer in report.layers
     ]
-    return Table(("layer", "tensors", "parameters"), rows, frozenset({2}), elastic=frozenset({1}))
+    titles = ("layer", "tensors", "parameters", *(["sees"] if seeing else []))
+    return Table(titles, rows, frozenset({2}), elastic=frozenset({1}))
 
 
 def lines_table(report: Report) -> Table:
@@ -162,6 +167,9 @@ def totals_table(report: Report) -> Table:
         ["FLOPs of a step", f"{report.step_flops:,}", f"training, a batch of {report.batch}"],
         ["peak memory", amount(report.peak_bytes, "B"), f"training, a batch of {report.batch}"],
     ]
+    if report.sees is not None:
+        size, every = str(report.sees).split(" every ")
+        rows.append(["receptive field", size, f"the largest known, a place every {every}"])
     return Table(("total", "amount", "of"), rows, frozenset({1}))
 
 
@@ -175,10 +183,12 @@ def summary(report: Report) -> dict[str, Any]:
         "step_flops": report.step_flops,
         "peak_bytes": report.peak_bytes,
         "batch": report.batch,
+        "receptive_field": _extent(report.sees),
         "layers": [
             {
                 "name": layer.name,
                 "parameters": layer.parameters,
+                "receptive_field": _extent(layer.sees),
                 "tensors": {t.name: str(t.type) for t in layer.tensors},
             }
             for layer in report.layers
@@ -198,6 +208,14 @@ def summary(report: Report) -> dict[str, Any]:
         ],
         "warnings": [facts(warning) for warning in report.warnings],
     }
+
+
+def _extent(field: ReceptiveField | None) -> dict[str, Any] | None:
+    """Places of an example by axis; a stride is no whole number where places lie between them."""
+    if field is None:
+        return None
+    strides = [int(s) if s.denominator == 1 else float(s) for s in field.stride]
+    return {"size": list(field.size), "stride": strides}
 
 
 def _place(line: Line, many: bool) -> str:

@@ -17,24 +17,18 @@ from math import prod
 from tvm import tirx
 
 from weft.backends.tvm import tir
+from weft.backends.tvm.convolutions.results import target
 from weft.backends.tvm.nests import PARALLEL_WORK, Context, points
-from weft.backends.tvm.products import gemm, reads_of, with_result
+from weft.backends.tvm.products import gemm, with_result
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
-from weft.compiler.kernel import Convolution, Load, Result, Rewriter, Stage, Store
+from weft.compiler.kernel import Convolution, Load, Rewriter
 
 UNFOLDED = 1 << 16  # elements of a tile's unfolded matrix: what a core's cache holds
 TALL_TILES = 16
 
 
-def print_convolution(conv: Convolution, buffers: list[Buffer]) -> list[Stmt]:
-    height, width = conv.shape[2:]
-    window = conv.kernel.shape[2:]
-    printer = _Tall if prod(window) > height * width and conv.groups == 1 else _Wide
-    return printer(conv, buffers).statements()
-
-
-class _Wide:
+class Wide:
     """One image's rows at a time."""
 
     def __init__(self, conv: Convolution, buffers: list[Buffer]) -> None:
@@ -111,18 +105,18 @@ class _Wide:
         found: list[Stmt] = []
         row = block * tir.number(self.rows)
         per_group = self.outputs // conv.groups
-        target, stage = _target(conv)
+        written, stage = target(conv)
         *_, axis_y, axis_x = conv.epilogue.axes
         env = dict(zip(conv.epilogue.axes, (image, tir.number(0), row, tir.number(0)), strict=True))
         context = Context(self.buffers, {})
-        if target is None:
+        if written is None:
             out, make = tir.local("tile", tir.stored(self.dtype), self.outputs * size, "global")
             found.append(make)
             start, stride = tir.number(0), size
         else:
-            out = self.buffers[target.port]
-            start = context.emitter(env).index(target.index)
-            stride = max(target.index.factor(conv.epilogue.axes[1]) or 0, size)
+            out = self.buffers[written.port]
+            start = context.emitter(env).index(written.index)
+            stride = max(written.index.factor(conv.epilogue.axes[1]) or 0, size)
         if not self.is_plain:
             unfolded, make = tir.local(
                 "unfolded", tir.stored(self.dtype), self.depth * size, "global"
@@ -160,12 +154,12 @@ class _Wide:
             return found
         inner_c, inner_y, inner_x = Axis(self.outputs), Axis(rows), Axis(self.width)
         axis_n, axis_c = conv.epilogue.axes[:2]
-        if target is None:
+        if written is None:
             place = along(inner_c) * size + along(inner_y) * self.width + along(inner_x)
             element = Load(self.dtype, len(self.buffers), place)
             context = Context([*self.buffers, out], {})
         else:
-            element = Load(self.dtype, target.port, target.index)
+            element = Load(self.dtype, written.port, written.index)
         first = Axis(self.height)
         rewriter = Rewriter(
             {
@@ -273,7 +267,7 @@ class _Wide:
         return tir.sequence(made), zeros
 
 
-class _Tall(_Wide):
+class Tall(Wide):
     """Sums over large windows: every tile goes through all channels in order."""
 
     def statements(self) -> list[Stmt]:
@@ -494,26 +488,3 @@ def _copy(out: Buffer, source: Buffer, shape: tuple[int, ...], strides: tuple[in
         return body
 
     return tir.sequence(nested(0)(tir.number(0), tir.number(0)))
-
-
-def _target(conv: Convolution) -> tuple[Store | None, Stage | None]:
-    """Where BLAS may write, see `products`: rows of a result that nothing else reads."""
-    stage = conv.epilogue
-    _, axis_c, axis_y, axis_x = stage.axes
-    width, dtype = axis_x.extent, conv.ports[conv.x.port].dtype
-    taken = reads_of(stage) | {conv.x.port, conv.kernel.port}
-    for store in sorted(stage.stores, key=lambda s: not isinstance(s.value, Result)):
-        factors = [store.index.factor(axis) for axis in stage.axes]
-        if (
-            conv.ports[store.port].dtype == dtype
-            and store.port not in taken
-            and None not in factors
-            and (factors[3] == 1 or width == 1)
-            and (factors[2] == width or axis_y.extent == 1)
-            and ((factors[1] or 0) >= width * axis_y.extent or axis_c.extent == 1)
-        ):
-            rest = tuple(
-                s for s in stage.stores if s is not store or not isinstance(s.value, Result)
-            )
-            return store, Stage(stage.axes, (), rest) if rest else None
-    return None, stage

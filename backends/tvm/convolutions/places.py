@@ -1,0 +1,79 @@
+"""Where a convolution reads: along one axis, which elements each result needs, without zeros.
+
+Result `q` takes, at tap `v`, element `q*stride + v*gap - padding` of an image that is spread out
+with zeros between its elements. Spread by `s`, results `q = s*i + r` of one phase `r` meet the
+same taps, every s-th one, and read neighbours of the image as it is:
+
+    spread 2, window 3      phase 0: taps 1                phase 1: taps 0 and 2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from weft.compiler.kernel import Convolution
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Results `first`, `first + spread`, ...: `count` of them, and their taps.
+
+    A tap is its number in the window and the place that it reads for the phase's result 0.
+    """
+
+    first: int
+    count: int
+    taps: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One axis. Result `i` of a phase reads places `i*step + tap`; place 0 is element `shift`."""
+
+    size: int  # of the image
+    results: int
+    spread: int
+    step: int
+    shift: int
+    phases: tuple[Phase, ...]
+
+    @cached_property
+    def reach(self) -> int:
+        """Places that the first result of each phase may read."""
+        return 1 + max((place for phase in self.phases for _, place in phase.taps), default=0)
+
+    @cached_property
+    def count(self) -> int:
+        """The results of the longest phase."""
+        return max(phase.count for phase in self.phases)
+
+    def places(self, count: int) -> int:
+        """How many places so many results of each phase read."""
+        return (count - 1) * self.step + self.reach
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether every place is an element of the image."""
+        return self.shift >= 0 and self.shift + self.places(self.count) <= self.size
+
+
+def line(conv: Convolution, axis: int) -> Line:
+    """Axis 0 of a convolution is y, axis 1 is x."""
+    spread, gap = conv.lhs_dilation[axis], conv.rhs_dilation[axis]
+    results, padding = conv.shape[2 + axis], conv.padding[axis][0]
+    found = []
+    for first in range(min(spread, results)):
+        taps = [
+            (v, (first + v * gap - padding) // spread)
+            for v in range(conv.kernel.shape[2 + axis])
+            if (first + v * gap - padding) % spread == 0
+        ]
+        found.append((first, -(-(results - first) // spread), taps))
+    shift = min((place for _, _, taps in found for _, place in taps), default=0)
+    phases = tuple(
+        Phase(first, count, tuple((v, place - shift) for v, place in taps))
+        for first, count, taps in found
+    )
+    step = conv.strides[axis]
+    return Line(conv.x.shape[2 + axis], results, spread, step, shift, phases)

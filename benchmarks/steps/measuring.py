@@ -1,0 +1,165 @@
+"""Measures workloads: starts the frameworks, holds them to the same losses, has them take turns.
+
+cold start -> warm start -> losses, which must agree -> turn, turn, turn, ... -> peak of memory
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from processes import Machine, Worker
+from workloads import BATCHES, prepared
+
+LOSSES = 8  # so many steps must have the same losses
+TOLERANCE = 1e-3  # relative to each loss
+TURN = 0.1  # seconds that a turn lasts, unless one step is longer
+ROUNDS = 5, 400  # at least and at most
+
+
+@dataclass
+class Measured:
+    """One framework on one workload. Times are seconds, memory is bytes."""
+
+    imported: float  # from the start of the process until the framework is there
+    cold: float  # from there to the first loss, with nothing compiled before
+    warm: float  # the same in another process, with what the first one has kept on disk
+    base: int  # resident after the import
+    losses: list[float]
+    peak: int = 0  # resident at most, in the second process
+    steps: list[float] = field(default_factory=list)  # seconds a step, by turn
+    busy: list[float] = field(default_factory=list)  # the same beside a busy process
+
+    @property
+    def step(self) -> float:
+        return median(self.steps)
+
+    @property
+    def slowdown(self) -> float:
+        """Of a step beside a busy process."""
+        return median(self.busy) / self.step
+
+
+Found = Mapping[str, Measured]  # by framework
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What to measure with, and for how long."""
+
+    machine: Machine
+    backend: str
+    frameworks: Sequence[str]
+    seconds: float  # of turns, for a workload
+    busy: bool = False
+
+    def measure(self, name: str) -> dict[str, Measured]:
+        """All frameworks on one workload."""
+        with ExitStack() as stack:
+            found, workers = {}, []
+            for framework in self.frameworks:
+                worker, measured = self._begun(stack, framework, name, {})
+                workers.append(worker)
+                found[framework] = measured
+            agree(name, found)
+            self._take_turns(workers, list(found.values()))
+        return found
+
+    def scale(self, name: str, setting: str, values: Sequence[int]) -> list[Measured]:
+        """Weft's step for each value of a setting of the spec; these take turns too."""
+        with ExitStack() as stack:
+            begun = [self._begun(stack, "weft", name, {setting: value}) for value in values]
+            workers, found = map(list, zip(*begun, strict=True))
+            self._take_turns(workers, found)
+        return found
+
+    def _begun(
+        self, stack: ExitStack, framework: str, name: str, settings: Mapping[str, int]
+    ) -> tuple[Worker, Measured]:
+        """A worker that has trained LOSSES steps, after another one that has filled the cache."""
+        start = self.machine.folder / "start.npz"
+        prepared(name, settings).save(start)
+        cache = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.machine.folder)))
+        job: Mapping[str, Any] = {
+            "framework": framework,
+            "workload": name,
+            "settings": settings,
+            "backend": self.backend,
+            "start": str(start),
+            "batches": BATCHES,
+        }
+        first = Worker(self.machine, cache, job)
+        cold = first.answer()
+        first.close()
+        worker = Worker(self.machine, cache, job)
+        stack.callback(worker.close)
+        warm = worker.answer()
+        return worker, Measured(
+            imported=min(cold["imported"], warm["imported"]),
+            cold=cold["first"],
+            warm=warm["first"],
+            base=warm["base"],
+            losses=[warm["loss"], *worker.ask("losses", LOSSES - 1)],
+        )
+
+    def _take_turns(self, workers: Sequence[Worker], found: Sequence[Measured]) -> None:
+        """One turn each in every round, which each time begins with another one."""
+        pace = [worker.ask("time", 1, 2) / 2 for worker in workers]
+        steps = [max(1, round(TURN / seconds)) for seconds in pace]
+        # A step before those that count: others have had the caches since.
+        before = [int(count > 1) for count in steps]
+        one = sum(p * (n + b) for p, n, b in zip(pace, steps, before, strict=True))
+        rounds = min(max(round(self.seconds / one / (1 + self.busy)), ROUNDS[0]), ROUNDS[1])
+
+        def turn(k: int) -> float:
+            seconds: float = workers[k].ask("time", before[k], steps[k])
+            return seconds / steps[k]
+
+        with self._busy_process() as other:
+            for i in range(rounds):
+                for k in range(len(workers)):
+                    k = (i + k) % len(workers)
+                    found[k].steps.append(turn(k))
+                    if other is not None:
+                        other.ask("work")
+                        found[k].busy.append(turn(k))
+                        other.ask("rest")
+        for worker, measured in zip(workers, found, strict=True):
+            measured.peak = worker.ask("peak")
+
+    @contextmanager
+    def _busy_process(self) -> Iterator[Worker | None]:
+        """A process that keeps all cores busy when it is told to, if that is asked for."""
+        if not self.busy:
+            yield None
+            return
+        other = Worker(self.machine, self.machine.folder, {"framework": "busy"})
+        try:
+            yield other
+        finally:
+            other.close()
+
+
+def agree(name: str, found: Found) -> None:
+    """Leave unless all losses are those of the first framework."""
+    (first, truth), *others = found.items()
+    for framework, measured in others:
+        for i, (a, b) in enumerate(zip(truth.losses, measured.losses, strict=True)):
+            if not abs(a - b) <= TOLERANCE * abs(a):
+                sys.exit(
+                    f"{name}: {framework} computes something else than {first}: "
+                    f"its loss is {b}, not {a}, after {i} updates"
+                )
+
+
+def apart(found: Found) -> float:
+    """The largest relative difference of a loss from that of the first framework."""
+    truth, *others = (measured.losses for measured in found.values())
+    pairs = [pair for other in others for pair in zip(truth, other, strict=True)]
+    return max((abs(a - b) / abs(a) for a, b in pairs), default=0.0)

@@ -1,0 +1,184 @@
+"""A process of one framework, which trains when it is told to, and waits on its input in between.
+
+    parent: the job, as JSON   -> worker: {"imported": s, "first": s, "base": bytes, "loss": x}
+            losses 7                      [x, ...]     of that many further steps
+            time 1 20                     seconds      that 20 steps took, after 1 more
+            peak                          bytes
+
+So each framework has its own memory and its own threads, and they take turns. The framework `busy`
+uses all cores between `work` and `rest`. A worker ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Step = Callable[[int], Any]  # trains on a batch; what it gives is the loss, once asked for
+Starter = Callable[[], Step]
+Job = Mapping[str, Any]
+
+
+def weft_starter(job: Job) -> Starter:
+    """The step as the trainer runs it."""
+    import numpy as np
+    from workloads import SPECS, Start
+
+    import weft
+    from weft.runtime.backends import backend_named
+    from weft.runtime.session import aligned_zeros, session_for
+
+    backend = backend_named(job["backend"])
+
+    def aligned(array: np.ndarray) -> np.ndarray:
+        copy = aligned_zeros(array.shape, array.dtype)
+        copy[...] = array
+        return copy
+
+    def start() -> Step:
+        np.seterr(all="ignore")
+        loaded = weft.load(SPECS / f"{job['workload']}.weft", **job["settings"]).loaded
+        given = Start.read(Path(job["start"]))
+        session = session_for(loaded, backend)
+        session.initialise(0)
+        tensors = session.tensors()
+        for name, value in given.parameters.items():
+            tensors[name][...] = value
+        batches = [{k: aligned(a) for k, a in batch.items()} for batch in given.batches]
+        train = session.step("train_step", loaded.experiment.settings.batch)
+        return lambda i: train(batches[i])["loss"]
+
+    return start
+
+
+def torch_starter(job: Job, compiled: bool = False) -> Starter:
+    import torch_models
+    from workloads import WORKLOADS, Start, arranged
+
+    def start() -> Step:
+        given, row = Start.read(Path(job["start"])), WORKLOADS[job["workload"]]
+        return torch_models.start(
+            job["workload"],
+            {k: v for k, v in job["settings"].items() if k != "size"},
+            (row.optimiser, row.rate),
+            arranged(given.parameters),
+            given.batches,
+            threads=len(job["cores"]),
+            compiled=compiled,
+        )
+
+    return start
+
+
+def compiled_starter(job: Job) -> Starter:
+    return torch_starter(job, compiled=True)
+
+
+def jax_starter(job: Job) -> Starter:
+    import jax_models
+    from workloads import WORKLOADS, Start, arranged
+
+    def start() -> Step:
+        given, row = Start.read(Path(job["start"])), WORKLOADS[job["workload"]]
+        optimiser = row.optimiser, row.rate
+        return jax_models.start(
+            job["workload"], optimiser, arranged(given.parameters), given.batches
+        )
+
+    return start
+
+
+FRAMEWORKS: Mapping[str, Callable[[Job], Starter]] = {
+    "weft": weft_starter,
+    "torch": torch_starter,
+    "torch.compile": compiled_starter,
+    "jax": jax_starter,
+}
+
+
+def memory(field: str) -> int:
+    """Bytes of this process: `VmRSS` are resident now, `VmHWM` were so at most."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(field + ":"):
+            return 1024 * int(line.split()[1])
+    raise KeyError(field)
+
+
+def keep_busy(cores: int, answer: Callable[[object], None]) -> None:
+    """After `work` hash on as many threads as there are cores, until `rest`."""
+    import hashlib
+    import threading
+
+    working, block = threading.Event(), bytes(1 << 20)
+
+    def hash_blocks() -> None:
+        while working.wait():
+            hashlib.sha256(block)  # holds no lock
+
+    for _ in range(cores):
+        threading.Thread(target=hash_blocks, daemon=True).start()
+    for line in sys.stdin:
+        if line.strip() == "work":
+            working.set()
+        else:
+            working.clear()
+        answer(working.is_set())
+
+
+def main() -> None:
+    # What libraries print goes to the errors; the answers have the output for themselves.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def answer(value: object) -> None:
+        print(json.dumps(value), file=answers, flush=True)
+
+    job = json.loads(sys.stdin.readline())
+    os.sched_setaffinity(0, job["cores"])  # before libraries count the cores
+    if job["framework"] == "busy":
+        keep_busy(len(job["cores"]), answer)
+        return
+    start = FRAMEWORKS[job["framework"]](job)
+    imported, base = time.monotonic(), memory("VmRSS")
+    step = start()
+    loss = float(step(0))
+    done = time.monotonic()
+    answer(
+        {
+            "imported": imported - job["began"],
+            "first": done - imported,
+            "base": base,
+            "loss": loss,
+        }
+    )
+    count = 1
+
+    def train(steps: int) -> list[Any]:
+        nonlocal count
+        losses = [step((count + i) % job["batches"]) for i in range(steps)]
+        count += steps
+        return losses
+
+    for line in sys.stdin:
+        command, *numbers = line.split()
+        if command == "losses":
+            answer([float(loss) for loss in train(int(numbers[0]))])
+        elif command == "time":
+            for loss in train(int(numbers[0])):
+                float(loss)
+            began = time.perf_counter()
+            float(train(int(numbers[1]))[-1])
+            answer(time.perf_counter() - began)
+        elif command == "peak":
+            answer(memory("VmHWM"))
+        else:
+            raise ValueError(line)
+
+
+if __name__ == "__main__":
+    main()

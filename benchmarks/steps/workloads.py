@@ -1,0 +1,119 @@
+"""The training steps that are measured, and the numbers that they all start from.
+
+A workload is a row here, a spec of its name in benchmarks/specs, and a net of its name in
+torch_models.py and jax_models.py. Worker processes read this file too, so it imports no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+SPECS = Path(__file__).parents[1] / "specs"
+BATCHES = 4  # different ones, which come again and again
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What readers call it, how it learns, and how long Weft may take over the best peer."""
+
+    title: str
+    optimiser: str
+    rate: float
+    goal: float
+
+
+WORKLOADS: Mapping[str, Workload] = {
+    "perceptron": Workload("perceptron 64-64-10", "adam", 1e-3, 0.2),
+    "deep_perceptron": Workload("perceptron 784-512-512-10", "adamw", 1e-3, 0.8),
+    "lenet": Workload("LeNet-5, 28 x 28", "momentum", 0.01, 0.9),
+    "resnet": Workload("ResNet-20, 3 x 32 x 32", "momentum", 1e-3, 1.0),
+    "vgg": Workload("VGG-9, 3 x 32 x 32", "momentum", 1e-3, 1.0),
+    "unet": Workload("U-Net, 64 x 64", "adam", 1e-3, 0.9),
+    "vae": Workload("VAE 784-400-20", "adam", 1e-3, 0.8),
+    "lstm": Workload("LSTM of 128, 64 steps", "adam", 1e-3, 0.8),
+    "transformer": Workload("transformer, 4 x 128, 128 tokens", "adamw", 1e-3, 0.8),
+    "vit": Workload("ViT-Tiny, 3 x 32 x 32", "adamw", 1e-3, 0.8),
+}
+GEOMETRIC_MEAN_GOAL = 0.6
+
+
+@dataclass(frozen=True)
+class Start:
+    """The parameters by Weft's names and in its order, and the batches."""
+
+    parameters: Arrays
+    batches: list[Arrays]
+
+    def save(self, file: Path) -> None:
+        flat = {f"parameters/{name}": value for name, value in self.parameters.items()}
+        for i, batch in enumerate(self.batches):
+            flat |= {f"{i}/{name}": value for name, value in batch.items()}
+        np.savez(file, allow_pickle=False, **flat)
+
+    @staticmethod
+    def read(file: Path) -> Start:
+        groups: dict[str, Arrays] = {}
+        with np.load(file) as archive:
+            for key in archive:
+                group, _, name = key.partition("/")
+                groups.setdefault(group, {})[name] = archive[key]
+        parameters = groups.pop("parameters")
+        return Start(parameters, [groups[str(i)] for i in range(len(groups))])
+
+
+def prepared(name: str, settings: Mapping[str, int]) -> Start:
+    """What Weft draws for the spec, and batches of random numbers of the fields' types.
+
+    Floats are between 0 and 1 as pixels are; a field called `noise` is normal.
+    """
+    import weft
+    from weft.compiler.types import static_shape
+    from weft.runtime.backends import backend_named
+    from weft.runtime.session import session_for
+
+    loaded = weft.load(SPECS / f"{name}.weft", **settings).loaded
+    session = session_for(loaded, backend_named("numpy"))
+    session.initialise(0)
+    states = loaded.program.states
+    parameters = {
+        n: value.copy() for n, value in session.tensors().items() if states[n].role == "parameter"
+    }
+    rng = np.random.default_rng(0)
+    data, batch = loaded.experiment.data, loaded.experiment.settings.batch
+    assert data is not None
+
+    def drawn(field: str) -> np.ndarray:
+        declared = next(f for f in data.fields if f.name == field)
+        shape = batch, *static_shape(declared.type.shape)
+        if declared.classes is not None:
+            return rng.integers(0, declared.classes, shape)
+        values = rng.standard_normal(shape) if field == "noise" else rng.random(shape)
+        return values.astype(declared.type.dtype.numpy)
+
+    fields = [f.name for f in data.fields]
+    return Start(parameters, [{f: drawn(f) for f in fields} for _ in range(BATCHES)])
+
+
+def arranged(parameters: Mapping[str, np.ndarray]) -> Arrays:
+    """The parameters with each attention's projections as two dense layers, `qkv` and `out`.
+
+    So its users write them in PyTorch and in JAX: one product gives queries, keys and values.
+    """
+    found: Arrays = {}
+    for name, value in parameters.items():
+        path, _, last = name.rpartition(".")
+        kind, _, part = last.partition("_")
+        if kind not in ("w", "b") or part not in ("q", "k", "v", "o"):
+            found[name] = value
+        elif part == "q":
+            for layer, parts in {"qkv": "qkv", "out": "o"}.items():
+                for k in ("w", "b"):
+                    arrays = [parameters[f"{path}.{k}_{p}"] for p in parts]
+                    found[f"{path}.{layer}.{k}"] = np.concatenate(arrays, axis=-1)
+    return found

@@ -1,0 +1,1 @@
+"""What `weft verify` holds a spec to: gradients, updates, passes, plans, kernels, random bits."""

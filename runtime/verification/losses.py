@@ -1,0 +1,105 @@
+"""The objectives of a spec in double precision, and their gradients as the step has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from weft.compiler.composites import bodies
+from weft.compiler.evaluate import evaluate
+from weft.compiler.gradient import differentiate
+from weft.compiler.graph import Graph, Node, make, topological, transform
+from weft.compiler.loops import Loop, loop_key, unrolled
+from weft.compiler.program import Forward, Objective
+from weft.compiler.training import inlined
+from weft.runtime.verification.subject import Arrays, Subject, opened
+
+
+@dataclass(eq=False)
+class Losses:
+    """The objectives of a spec in double precision, at the subject's point."""
+
+    subject: Subject
+    forward: Forward
+
+    @staticmethod
+    def of(subject: Subject, plain: frozenset[str] = frozenset()) -> Losses:
+        """The losses as they are differentiated; `plain` functions as their bodies are."""
+        forward = inlined(subject.wide.experiment.forward, frozenset(), plain)
+        return Losses(subject, forward)
+
+    @cached_property
+    def values(self) -> Arrays:
+        """Values of the inputs: states, fields, and parameters as earlier objectives left them."""
+        subject = self.subject
+        known = {**subject.state, **subject.fields(subject.few)}
+        found = {n.name: known[n.name] for n in self.forward.inputs if n.name in known}
+        for objective in self.forward.objectives:
+            found |= {n.name: known[name] for name, n in objective.after.items()}
+        return {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in found.items()}
+
+    @cached_property
+    def graph(self) -> Graph:
+        """All losses, opened."""
+        outputs = {o.name: o.loss for o in self.forward.objectives}
+        return self.opened(outputs)
+
+    def opened(self, outputs: Mapping[str, Node]) -> Graph:
+        """Nodes of the forward pass as a graph of known sizes, over the inputs that they read."""
+        inputs = tuple(n for n in topological(outputs.values()) if n.op.name == "input")
+        whole = Graph("losses", inputs, tuple(outputs.values()), tuple(outputs))
+        return opened(whole, self.subject.few)
+
+    def evaluated(self, graph: Graph) -> Arrays:
+        """A graph over the forward pass's inputs, evaluated."""
+        small = self.opened(graph.named_outputs)
+        return evaluate(small, {n.name: self.values[n.name] for n in small.inputs})
+
+    def gradients(self, objective: Objective) -> Arrays:
+        """The gradient by each parameter, as the training step is made of them."""
+        nodes = differentiate(objective.loss, list(objective.before.values()))
+        return self.evaluated(Graph("gradients", (), tuple(nodes), tuple(objective.before)))
+
+
+def pinned(graph: Graph, values: Arrays) -> Graph:
+    """The graph with the values at this point in place of what `stop_gradient` marks."""
+    graph = _unrolled(graph)
+    marked = [n for n in graph.nodes if n.op.name == "stop_gradient"]
+    if not marked:
+        return graph
+    names = tuple(str(i) for i in range(len(marked)))
+    used = {n.name: values[n.name] for n in graph.inputs}
+    held = evaluate(Graph("held", graph.inputs, tuple(marked), names), used)
+    constants = dict(zip(marked, held.values(), strict=True))
+
+    def replace(node: Node, operands: tuple[Node, ...]) -> Node | None:
+        if node not in constants:
+            return None
+        value = constants[node]
+        flat = tuple(value.ravel().tolist())
+        if not value.shape:
+            return make("constant", value=flat[0], dtype=node.type.dtype, shape=())
+        return make("constant", value=flat, dtype=node.type.dtype, shape=value.shape)
+
+    return transform(graph, replace)
+
+
+def _unrolled(graph: Graph) -> Graph:
+    """Loops that hold something fixed turn by turn, without the loop."""
+    made: dict[object, list[Node]] = {}
+
+    def marks(body: Graph) -> bool:
+        return any(n.op.name == "stop_gradient" for g in (body, *bodies(body)) for n in g.nodes)
+
+    def replace(node: Node, operands: tuple[Node, ...]) -> Node | None:
+        if node.op.name != "scan" or not marks(node.attributes["body"]):
+            return None
+        key = loop_key(node)
+        if key not in made:
+            made[key] = unrolled(Loop.of(node, operands))
+        return made[key][node.attributes["result"]]
+
+    return transform(graph, replace)

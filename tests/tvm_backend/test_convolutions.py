@@ -1,0 +1,187 @@
+"""Convolutions of the TVM backend: each strategy on its shapes, and at their edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from weft.compiler import builder as b
+from weft.compiler.evaluate import evaluate
+from weft.compiler.graph import Graph, Node
+from weft.compiler.kernel import Convolution
+from weft.compiler.ops import OPS
+from weft.compiler.passes.kernels import kernels
+from weft.compiler.pipeline import Target, compile_plan
+from weft.compiler.types import F32, F64, DType, TensorType
+
+tvm = pytest.importorskip("tvm", reason="the tvm backend needs apache-tvm (extra `tvm`)")
+
+from weft.backends.tvm.backend import BACKEND  # noqa: E402
+from weft.backends.tvm.convolutions import strategy  # noqa: E402
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes of the images and the kernel, the settings, and the strategy that takes them."""
+
+    strategy: str
+    x: tuple[int, int, int, int]
+    kernel: tuple[int, int, int, int]
+    strides: Pair = (1, 1)
+    padding: Pads = ((1, 1), (1, 1))
+    spread: Pair = (1, 1)
+    gaps: Pair = (1, 1)
+    groups: int = 1
+    dtype: DType = F32
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return {
+            "strides": self.strides,
+            "padding": self.padding,
+            "lhs_dilation": self.spread,
+            "rhs_dilation": self.gaps,
+            "groups": self.groups,
+        }
+
+    @property
+    def depth(self) -> int:
+        """Products in a sum, at most."""
+        _, channels, height, width = self.kernel
+        return channels * height * width
+
+
+NONE: Pads = ((0, 0), (0, 0))
+
+CASES = {
+    "square": Case("Direct", (2, 16, 16, 16), (16, 16, 3, 3)),
+    "few channels": Case("Direct", (3, 3, 9, 20), (32, 3, 3, 3)),
+    "three vectors": Case("Direct", (2, 5, 7, 7), (48, 5, 3, 3)),
+    "part of a vector": Case("Direct", (2, 5, 6, 5), (28, 5, 3, 3)),
+    "blocks of channels": Case("Direct", (2, 67, 8, 8), (16, 67, 3, 3)),
+    "bands of rows": Case("Direct", (1, 4, 37, 40), (16, 4, 3, 3)),
+    "even bands": Case("Direct", (1, 4, 64, 24), (32, 4, 3, 3)),
+    "tall and narrow": Case("Direct", (1, 4, 300, 5), (16, 4, 3, 3)),
+    "tiny images": Case("Direct", (9, 40, 3, 4), (32, 40, 3, 3)),
+    "odd batch": Case("Direct", (13, 8, 8, 8), (16, 8, 3, 3)),
+    "strided": Case("Direct", (2, 8, 15, 18), (32, 8, 3, 3), (2, 2)),
+    "strides of their own": Case("Direct", (2, 8, 12, 14), (16, 8, 4, 3), (3, 1), ((2, 1), (0, 2))),
+    "pointwise": Case("Direct", (2, 24, 9, 9), (32, 24, 1, 1), padding=NONE),
+    "valid": Case("Direct", (2, 8, 11, 12), (16, 8, 5, 5), padding=NONE),
+    "cropped": Case("Direct", (2, 8, 11, 12), (16, 8, 3, 3), padding=((-2, 1), (1, -3))),
+    "far padding": Case("Direct", (1, 4, 5, 5), (16, 4, 2, 2), padding=((3, 4), (5, 3))),
+    "large window": Case("Direct", (1, 3, 48, 52), (16, 3, 11, 11), (4, 4), ((2, 2), (2, 2))),
+    "gaps": Case("Direct", (2, 6, 14, 13), (16, 6, 3, 3), padding=((2, 2), (2, 2)), gaps=(2, 2)),
+    "spread": Case("Direct", (2, 8, 7, 6), (16, 8, 3, 3), padding=((1, 2), (1, 2)), spread=(2, 2)),
+    "spread, no overlap": Case(
+        "Direct", (2, 32, 5, 6), (16, 32, 2, 2), padding=NONE, spread=(2, 2)
+    ),
+    "phases without taps": Case(
+        "Direct", (2, 16, 8, 8), (16, 16, 1, 1), padding=((0, 1), (0, 1)), spread=(2, 2)
+    ),
+    "spread by three, gaps of two": Case(
+        "Direct", (2, 8, 7, 6), (16, 8, 3, 3), padding=((4, 3), (2, 5)), spread=(3, 2), gaps=(2, 3)
+    ),
+    "long line": Case("Direct", (2, 8, 1, 700), (16, 8, 1, 9), padding=((0, 0), (4, 4))),
+    "float64": Case("Direct", (2, 9, 9, 10), (24, 9, 3, 3), dtype=F64),
+    "few outputs": Case("Wide", (2, 16, 12, 12), (6, 16, 5, 5), padding=((4, 4), (4, 4))),
+    "grouped": Case("Wide", (2, 32, 9, 8), (32, 16, 3, 3), groups=2),
+    "window of the image": Case("Tall", (6, 9, 8, 8), (16, 9, 8, 8)),
+    "gradient of a kernel": Case("Tall", (8, 12, 16, 17), (16, 12, 16, 17)),
+}
+
+BY_NAME = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def numbers(case: Case) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    made = {"x": rng.normal(size=case.x), "w": rng.normal(size=case.kernel)}
+    made["bias"] = rng.normal(size=case.kernel[0])
+    return {name: array.astype(case.dtype.numpy) for name, array in made.items()}
+
+
+def graph(case: Case, *, epilogue: bool) -> Graph:
+    """The convolution, alone or with a bias, relu and a residual that is read elsewhere too."""
+    x = b.input_("x", TensorType(case.dtype, case.x))
+    w = b.input_("w", TensorType(case.dtype, case.kernel))
+    y = b.conv(x, w, **case.attributes)
+    if not epilogue:
+        return Graph("g", (x, w), (y,), ("y",))
+    bias = b.input_("bias", TensorType(case.dtype, (case.kernel[0],)))
+    rest = b.input_("rest", y.type)
+    shifted = y + b.broadcast(bias, y.type.shape, [1])
+    outputs: tuple[Node, ...] = (b.maximum(shifted, 0.0) + rest, shifted)
+    return Graph("g", (x, w, bias, rest), outputs, ("y", "before"))
+
+
+def run(graph: Graph, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    executable = BACKEND.compile(compile_plan(graph, Target(abilities=BACKEND.abilities)))
+    return executable.bind({})({name: values[name] for name in graph.named_inputs})
+
+
+def bound(case: Case, values: dict[str, np.ndarray]) -> np.ndarray:
+    """Of rounding: each product and sum may lose half a unit of what has been summed up.
+
+    A sum of n products in any order is off by at most n units of the sum of their sizes (Higham,
+    Accuracy and Stability of Numerical Algorithms, section 3.1), and two more for the epilogue.
+    """
+    meaning = OPS["conv"].evaluate
+    assert meaning is not None
+    sizes = meaning(
+        abs(values["x"]).astype(np.float64), abs(values["w"]).astype(np.float64), **case.attributes
+    )
+    unit = np.finfo(case.dtype.numpy).eps / 2
+    result: np.ndarray = (case.depth + 2) * unit * (sizes + 8) * 1.01
+    return result
+
+
+def exact(graph_: Graph, case: Case, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    wide = graph(replace(case, dtype=F64), epilogue="bias" in graph_.named_inputs)
+    return evaluate(wide, {name: values[name].astype(np.float64) for name in wide.named_inputs})
+
+
+@BY_NAME
+def test_strategy(case: Case) -> None:
+    plan = compile_plan(graph(case, epilogue=False), Target(abilities=BACKEND.abilities))
+    (kernel,) = kernels(plan, BACKEND.abilities)
+    assert isinstance(kernel, Convolution)
+    assert strategy(kernel).__name__ == case.strategy
+
+
+@BY_NAME
+@pytest.mark.parametrize("epilogue", [False, True], ids=["alone", "epilogue"])
+def test_values(case: Case, epilogue: bool) -> None:
+    made = graph(case, epilogue=epilogue)
+    values = numbers(case)
+    if epilogue:
+        shape = made.named_inputs["rest"].type.shape
+        values["rest"] = np.random.default_rng(2).normal(size=shape).astype(case.dtype.numpy)
+    found, expected, limit = run(made, values), exact(made, case, values), bound(case, values)
+    for name, value in expected.items():
+        assert found[name].dtype == case.dtype.numpy
+        assert (abs(found[name] - value) <= limit).all(), name
+
+
+@BY_NAME
+def test_threads_change_nothing(case: Case) -> None:
+    values = numbers(case)
+    configure = tvm.get_global_func("runtime.config_threadpool")
+    found = []
+    executable = BACKEND.compile(
+        compile_plan(graph(case, epilogue=False), Target(abilities=BACKEND.abilities))
+    )
+    step = executable.bind({})
+    inputs = {name: values[name] for name in ("x", "w")}
+    try:
+        for count in (1, 2):
+            configure(1, count)
+            found.append(step(inputs)["y"])
+    finally:
+        configure(1, 0)
+    np.testing.assert_array_equal(*found)
