@@ -20,8 +20,15 @@ def _tvm() -> Backend:
     return BACKEND
 
 
+def _cupy() -> Backend:
+    from weft.backends.cupy.backend import CupyBackend
+    from weft.backends.cupy.gpu import device
+
+    return CupyBackend(device())
+
+
 # The fastest that is installed comes first.
-BACKENDS: Mapping[str, Callable[[], Backend]] = {"numpy": _numpy, "tvm": _tvm}
+BACKENDS: Mapping[str, Callable[[], Backend]] = {"numpy": _numpy, "tvm": _tvm, "cupy": _cupy}
 AUTO = "auto"
 
 

@@ -13,10 +13,10 @@ from weft.compiler.passes.fuse import fuse
 from weft.compiler.passes.memory import plan
 from weft.runtime.backends import BACKENDS
 
-# What each needs beside NumPy.
+# What each needs beside NumPy. (`cupy` needs a GPU: see tests/gpu, and tests/cupy_backend.)
 _NEEDS = {"numpy": (), "tvm": ("tvm", "scipy_openblas32")}
 
-INSTALLED = tuple(name for name in BACKENDS if all(map(find_spec, _NEEDS[name])))
+INSTALLED = tuple(name for name, needs in _NEEDS.items() if all(map(find_spec, needs)))
 
 
 @cache
