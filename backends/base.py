@@ -58,8 +58,9 @@ class Executable(Protocol):
     def bind(self, state: Arrays, *, quiet: bool = False) -> Step:
         """A step over these arrays of the plan's bound inputs, which it updates in place.
 
-        Arrays that the backend holds (`Backend.hold`) stay where it keeps them. The step takes the other inputs by name and returns the other outputs by name. With
-        `quiet` the caller promises to have silenced floating-point warnings around the calls.
+        Arrays that the backend holds (`Backend.hold`) stay where it keeps them. The step takes
+        the other inputs by name and returns the other outputs by name. With `quiet` the caller
+        promises to have silenced floating-point warnings around the calls.
         """
         ...
 

@@ -153,8 +153,7 @@ class Emitter:
                 return self._load(value)
             case Position():
                 return tuple(
-                    self.let(type, f"op::cast<{type}>({self.index(value.index, i)})")
-                    for i in lanes
+                    self.let(type, f"op::cast<{type}>({self.index(value.index, i)})") for i in lanes
                 )
             case Apply():
                 return tuple(
@@ -175,13 +174,14 @@ class Emitter:
     def _load(self, value: Load) -> Lanes:
         type, count = s.type_name(value.dtype), self._count(value)
         if count > 1 and value.port in self.aligned and self.is_run(value.index):
-            return self._pack(value, type)
+            return self._pack(value)
         return tuple(
             self.let(type, f"p{value.port}[{self.index(value.index, i)}]") for i in range(count)
         )
 
-    def _pack(self, value: Load, type: str) -> Lanes:
-        pack = self.let("auto", f"load<{self.lanes}>(p{value.port} + {self.index(value.index)})", "q")
+    def _pack(self, value: Load) -> Lanes:
+        place = f"p{value.port} + {self.index(value.index)}"
+        pack = self.let("auto", f"load<{self.lanes}>({place})", "q")
         return tuple(f"{pack}.at[{i}]" for i in range(self.lanes))
 
     def _guard(self, guard: Guard) -> Lanes:
@@ -229,9 +229,7 @@ class Emitter:
     def stores(self, stores: Sequence[Store]) -> None:
         """All values first, for a store may overwrite what another value is made from."""
         values = [self.value(store.value) for store in stores]
-        places = [
-            [self.index(store.index, i) for i in range(self.lanes)] for store in stores
-        ]
+        places = [[self.index(store.index, i) for i in range(self.lanes)] for store in stores]
         for store, names, place in zip(stores, values, places, strict=True):
             lanes = names * (self.lanes if len(names) == 1 else 1)
             if self.lanes > 1 and store.port in self.aligned and self.is_run(store.index):

@@ -361,7 +361,7 @@ def index_type(stages: Sequence[Stage], count: int) -> str:
 
 
 def _lanes(stage: Stage, axis: Axis | None, aligned: frozenset[int]) -> int:
-    """How many neighbours a thread takes: 16 bytes of the widest type that is next to each other."""
+    """How many neighbours a thread takes: 16 bytes of the widest type, where memory allows."""
     if axis is None:
         return 1
     widest, runs, fits = 1, 0, True

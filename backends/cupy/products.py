@@ -84,7 +84,7 @@ def _reach(product: Product) -> int:
 
 def _by_library(product: Product, aligned: frozenset[int]) -> list[Call]:
     """The library's call and the epilogue; nothing where the batch is no run of matrices."""
-    (m, n, k), dtype = product.sizes, product.ports[product.lhs.port].dtype
+    (m, n, _), dtype = product.sizes, product.ports[product.lhs.port].dtype
     batches = [_one(product.batch, matrix.batch) for matrix in (product.lhs, product.rhs)]
     if None in batches:
         return []
@@ -95,7 +95,8 @@ def _by_library(product: Product, aligned: frozenset[int]) -> list[Call]:
     direct = _direct(product)
     if direct is not None:
         out, batch, step = direct
-        return [Gemm((left, right, out), count, product.sizes, (lhs, rhs, batch), (first, second, step))]
+        ports, jumps = (left, right, out), (lhs, rhs, batch)
+        return [Gemm(ports, count, product.sizes, jumps, (first, second, step))]
     kept = scratch("product", dtype, count * m * n)
     gemm = Gemm(
         (left, right, kept), count, product.sizes, (lhs, rhs, m * n), (first, second, (n, 1))
@@ -122,10 +123,9 @@ def _direct(product: Product) -> tuple[Port, int, tuple[int, int]] | None:
     batch = _one(tuple(a.extent for a in outer), tuple(known[:-2]))
     row, column = known[-2:]
     row, column = row if rows.extent > 1 else 1, column if columns.extent > 1 else 1
-    one = row == 1 or column == 1
-    if used != len(store.index.terms) or batch is None or not one or min(row, column) < 1:
-        return None
-    if (column == 1 and row < columns.extent) or (row == 1 and column != 1 and column < rows.extent):
+    by_row = column == 1 and row >= columns.extent
+    by_column = row == 1 and column >= rows.extent
+    if used != len(store.index.terms) or batch is None or not (by_row or by_column):
         return None
     return product.ports[store.port], batch, (row, column)
 

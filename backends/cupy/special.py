@@ -1,9 +1,9 @@
 """Ops with functions of their own: running sums, scattering, sorting. A printer for each.
 
-    cumsum        a block a row where the row is one run in memory, else a thread a row
-    scatter_add   few columns: a warp takes all updates of one column, 32 at a time
-                  many columns: the first update of each row adds all updates of that row
-    sorting       a block a row, in shared memory where the row fits
+cumsum        a block a row where the row is one run in memory, else a thread a row
+scatter_add   few columns: a warp takes all updates of one column, 32 at a time
+              many columns: the first update of each row adds all updates of that row
+sorting       a block a row, in shared memory where the row fits
 """
 
 from __future__ import annotations
@@ -193,7 +193,8 @@ def _sorted(special: Special, axis: int, descending: bool) -> list[Launch]:
         line(f"__shared__ {type} elements[{room}];")
         line(f"__shared__ int places[{room}];")
     else:
-        kept = stacked([scratch("elements", dtype, blocks * room), scratch("places", I32, blocks * room)])
+        size = blocks * room
+        kept = stacked([scratch("elements", dtype, size), scratch("places", I32, size)])
         port = len(special.ports)
         line(f"{type}* elements = p{port} + (size_t)blockIdx.x * {room};")
         line(f"int* places = p{port + 1} + (size_t)blockIdx.x * {room};")

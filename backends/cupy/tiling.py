@@ -84,16 +84,16 @@ def print_tiles(sum: Sum, stem: str) -> list[Launch]:
     side = tiling.side
     across, down = -(-n // side), -(-m // side)
     body = Emitter({}, Namer(), index)
-    per_thread = tiling.per_thread
-    body.line(
-        f"using Tile = tile::Tile<{type}, {side}, {side}, {tiling.depth}, {per_thread}, {per_thread}>;"
-    )
+    shape = (side, side, tiling.depth, tiling.per_thread, tiling.per_thread)
+    body.line(f"using Tile = tile::Tile<{type}, {', '.join(map(str, shape))}>;")
     body.line(f"alignas(16) __shared__ {type} memory[Tile::elements];")
     body.line(f"const {index} matrix = blockIdx.x / {across * down};")
     body.line(f"const int number = blockIdx.x % {across * down};")
-    body.line(f"const int first_m = number / {across} * {side}, first_n = number % {across} * {side};")
+    body.line(f"const int first_m = number / {across} * {side};")
+    body.line(f"const int first_n = number % {across} * {side};")
     step = -(-k // parts)
-    body.line(f"const int from = blockIdx.y * {step}, to = from + {step} < {k} ? from + {step} : {k};")
+    body.line(f"const int from = blockIdx.y * {step};")
+    body.line(f"const int to = from + {step} < {k} ? from + {step} : {k};")
     with body.block(f"const auto left = [&](int m, int k) -> {type}", "};"):
         body.say(sum.left)
     with body.block("const auto right = [&](int n)", "};"):

@@ -146,7 +146,8 @@ def _library(headers: str, functions: Mapping[str, str]) -> ctypes.CDLL:
     for name, source in functions.items():
         parts.append(source.replace("__shared__", f"SHARED({name})"))
         head = _HEAD.search(source)
-        assert head is not None and head[1] == name, source
+        assert head is not None, source
+        assert head[1] == name
         types = [words.rsplit(" ", 1)[0] for words in head[2].split(", ")]
         given = ", ".join(f"({type})a[{i}]" for i, type in enumerate(types))
         parts.append(f'extern "C" void call_{name}(void** a) {{ {name}({given}); }}')

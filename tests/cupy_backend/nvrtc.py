@@ -11,6 +11,7 @@ from weft.backends.cupy.gpu import OPTIONS
 
 TARGETS = ("sm_75", "sm_80", "sm_90", "sm_100")
 
+
 def _version() -> tuple[int, int] | None:
     try:
         from cupy.cuda import nvrtc

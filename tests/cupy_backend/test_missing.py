@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,9 +23,22 @@ def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
         backend_named("cupy")
 
 
-def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    cupy = pytest.importorskip("cupy")
-    pytest.importorskip("cupy_backends.cuda.libs.cublas", exc_type=ImportError)
-    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 0)
-    with pytest.raises(RunError, match=r"needs an NVIDIA GPU(.|\n)*no device(.|\n)*auto"):
+@pytest.mark.parametrize("count", [0, None])
+def test_without_a_gpu(count: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def devices() -> int:
+        if count is None:
+            raise RuntimeError("no CUDA driver")
+        return count
+
+    runtime = SimpleNamespace(getDeviceCount=devices, CUDARuntimeError=RuntimeError)
+    modules = {
+        "cupy": SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)),
+        "cupy_backends": SimpleNamespace(),
+        "cupy_backends.cuda": SimpleNamespace(),
+        "cupy_backends.cuda.libs": SimpleNamespace(cublas=None, nvrtc=None),
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    found = "no device" if count == 0 else "no CUDA driver"
+    with pytest.raises(RunError, match=rf"needs an NVIDIA GPU(.|\n)*{found}(.|\n)*auto"):
         backend_named("cupy")
