@@ -10,7 +10,8 @@ much of an example its convolutions see is there too.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from weft.compiler.collector import no_cycles
@@ -106,15 +107,15 @@ class Report:
 @no_cycles()
 def analyse(experiment: Experiment, program: Program, step: Plan) -> Report:
     """The costs of a program; `step` is the plan of its training step for a full batch."""
-    forward = lower(program.predict, Target(sizes={"batch": 1}))
+    opened = inline_calls(program.predict)
+    single = bind(opened, {"batch": 1})
     parameters = [
         Parameter(s.name, s.type, s.span) for s in program.states.values() if s.role == "parameter"
     ]
     costs = _Costs()
-    opened = inline_calls(program.predict, frozenset())
     results = {line: node.type for line, node in _by_line(opened.nodes)}
-    fields = receptive_fields(bind(opened, {"batch": 1}), program.states)
-    for node, times in executed(forward):
+    fields = receptive_fields(single, program.states)
+    for node, times in executed(lower(single, Target())):
         costs.add(node.span, "multiply_adds", times * multiply_adds(node))
         costs.add(node.span, "flops", times * flops(node))
     for node, times in executed(step.graph):
@@ -128,9 +129,9 @@ def analyse(experiment: Experiment, program: Program, step: Plan) -> Report:
     return Report(
         name=experiment.name,
         parameters=sum(p.size for p in parameters),
-        multiply_adds=total(forward, multiply_adds),
-        flops=total(forward, flops),
-        step_flops=total(step.graph, flops),
+        multiply_adds=costs.totals["multiply_adds"],
+        flops=costs.totals["flops"],
+        step_flops=costs.totals["step_flops"],
         peak_bytes=step.peak_bytes,
         batch=experiment.settings.batch,
         sees=largest(list(fields.values())) if fields else None,
@@ -145,12 +146,14 @@ _Key = tuple[str, int]
 
 @dataclass
 class _Costs:
-    """Sums by line."""
+    """Sums by line, and of all."""
 
     sums: dict[_Key, dict[str, int]] = field(default_factory=dict)
     spans: dict[_Key, Span] = field(default_factory=dict)
+    totals: Counter[str] = field(default_factory=Counter)
 
     def add(self, span: Span | None, what: str, amount: int) -> None:
+        self.totals[what] += amount
         if span is None or not amount:
             return
         line = _line(span)
@@ -208,11 +211,6 @@ def _layers(
         sees = largest(seen) if seen else None
         layers.append(Layer(name, tuple(tensors), tensors[0].span, sees))
     return tuple(layers)
-
-
-def total(graph: Graph, count: Callable[[Node], int]) -> int:
-    """The sum of a count over all that a graph executes."""
-    return sum(times * count(node) for node, times in executed(graph))
 
 
 def executed(graph: Graph) -> Iterator[tuple[Node, int]]:

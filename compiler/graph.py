@@ -265,7 +265,7 @@ def rewrite(nodes: Iterable[Node], replace: Replace) -> dict[Node, Node]:
     """Each node's new node; `nodes` come operands first, `replace` as in `transform`."""
     done: dict[Node, Node] = {}
     for node in nodes:
-        operands = tuple(done[i] for i in node.inputs)
+        operands = tuple([done[i] for i in node.inputs])
         done[node] = replace(node, operands) or rebuild(node, operands)
     return done
 
@@ -287,7 +287,7 @@ def substitute(outputs: Iterable[Node], values: Mapping[Node, Node]) -> list[Nod
     done: dict[Node, Node] = dict(values)
     pending: list[Node] = [o for o in wanted if o not in done]
     for node in below(pending, done):
-        done[node] = rebuild(node, tuple(done[i] for i in node.inputs))
+        done[node] = rebuild(node, tuple([done[i] for i in node.inputs]))
     return [done[o] for o in wanted]
 
 

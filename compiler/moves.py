@@ -9,7 +9,7 @@ from weft.compiler.graph import Node, substitute
 from weft.compiler.passes.bind import bind
 from weft.compiler.passes.pack import Arena, layout, pack_values, unpack_values
 from weft.compiler.program import PARAMETERS, Objective, Optimizer, Update
-from weft.compiler.types import DType
+from weft.compiler.types import DType, TensorType
 from weft.compiler.updates import equations, flattened
 
 
@@ -103,9 +103,12 @@ def blocks(objective: Objective, theta: Mapping[str, Node]) -> list[Block]:
     too: a norm over all of them, or their average, is one operation.
     """
     groups: dict[tuple[DType, Optimizer | None, str | None], list[str]] = {}
+    texts: dict[tuple[Optimizer, TensorType], str | None] = {}
     for name, node in theta.items():
         optimizer = objective.optimizers[name]
-        text = equations(optimizer.rule(node.type))
+        if (optimizer, node.type) not in texts:
+            texts[optimizer, node.type] = equations(optimizer.rule(node.type))
+        text = texts[optimizer, node.type]
         key = (node.type.dtype, optimizer if text is not None else None, text)
         groups.setdefault(key, []).append(name)
     return [

@@ -241,32 +241,34 @@ class _Sweep:
     def settle(self, start: Node) -> Node:
         final, became, tried, stack = self.final, self.became, self.tried, [start]
         while stack:
-            node = stack[-1]
+            node = stack.pop()
             if node in final:
-                stack.pop()
                 continue
             if node in became:
                 target = became[node]
                 if target in final:
                     final[node] = final[target]
                 else:
-                    stack.append(target)
+                    stack += (node, target)
                 continue
-            if pending := [i for i in node.inputs if i not in final]:
-                stack.extend(reversed(pending))
+            try:
+                operands = tuple([final[i] for i in node.inputs])
+            except KeyError:
+                stack.append(node)
+                stack += [i for i in reversed(node.inputs) if i not in final]
                 continue
-            operands = tuple([final[i] for i in node.inputs])
             if operands != node.inputs:  # nodes are equal where they are the same
                 became[node] = rebuild(node, operands)
-                continue
-            if (found := self.rules.apply(node, self.uses, node in tried)) is None:
+            elif (found := self.rules.apply(node, self.uses, node in tried)) is None:
                 tried.add(node)
                 final[node] = node
                 continue
-            became[node], rule = found
-            self.left -= 1
-            if self.left < 0:
-                raise InternalError(f"rewriting does not end; the last rule was {rule.pattern}")
+            else:
+                became[node], rule = found
+                self.left -= 1
+                if self.left < 0:
+                    raise InternalError(f"rewriting does not end; the last rule was {rule.pattern}")
+            stack += (node, became[node])
         return final[start]
 
 

@@ -276,7 +276,8 @@ class TensorType:
 
 def static_shape(shape: Shape) -> tuple[int, ...]:
     """The shape as plain integers; a ValueError names the dimension that is symbolic."""
-    for dim in shape:
-        if not isinstance(dim, int):
-            raise ValueError(f"dimension {dim} is not known yet")
-    return tuple(int(d) for d in shape if isinstance(d, int))
+    known = tuple([dim for dim in shape if isinstance(dim, int)])
+    if len(known) < len(shape):
+        unknown = next(dim for dim in shape if not isinstance(dim, int))
+        raise ValueError(f"dimension {unknown} is not known yet")
+    return known

@@ -19,13 +19,13 @@ def bind(graph: Graph, sizes: Mapping[str, Dim]) -> Graph:
     named symbols are gone and that a `dim_size` which thereby is known is a constant; names stay.
     Raises CompileError where a size does not fit, such as a window that is larger than the image.
     """
-    bound: dict[Graph, Graph] = {}
+    known: dict[Graph | SymDim, Graph | Dim] = {}  # what bodies and sizes have become
 
     def replace(node: Node, operands: tuple[Node, ...]) -> Node | None:
-        attributes = {k: _bind(v, sizes, bound) for k, v in node.attributes.items()}
-        same = all(v is node.attributes[k] for k, v in attributes.items())
-        if same and all(a is b for a, b in zip(node.inputs, operands, strict=True)):
-            return node
+        old = node.attributes
+        attributes = {k: _bind(v, sizes, known) for k, v in old.items()} if old else old
+        if operands == node.inputs and all(v is old[k] for k, v in attributes.items()):
+            return node  # nodes are equal where they are the same
         if node.op.name == "dim_size" and isinstance(attributes["dim"], int):
             return full(node.type, attributes["dim"], node.span)
         try:
@@ -35,23 +35,25 @@ def bind(graph: Graph, sizes: Mapping[str, Dim]) -> Graph:
             raise CompileError(f"`{node.op.name}` can't have {given}: {error}", node.span) from None
 
     for body in bodies(graph):
-        bound[body] = unless_same(body, transform(body, replace))
+        known[body] = unless_same(body, transform(body, replace))
     return unless_same(graph, transform(graph, replace))
 
 
-def _bind(value: Any, sizes: Mapping[str, Dim], bound: Mapping[Graph, Graph]) -> Any:
+def _bind(value: Any, sizes: Mapping[str, Dim], known: dict[Graph | SymDim, Graph | Dim]) -> Any:
     """The value with symbols replaced; the very same object where there are none."""
     kind = type(value)
     if kind is SymDim:
-        result: Any = bind_dim(value, sizes)
+        if value not in known:
+            known[value] = bind_dim(value, sizes)
+        result: Any = known[value]
     elif kind is tuple:
-        result = tuple([_bind(item, sizes, bound) for item in value])
+        result = tuple([_bind(item, sizes, known) for item in value])
         if all(a is b for a, b in zip(result, value, strict=True)):
             return value
     elif kind is TensorType:
-        result = TensorType(value.dtype, _bind(value.shape, sizes, bound))
+        result = TensorType(value.dtype, _bind(value.shape, sizes, known))
     elif isinstance(value, Graph):
-        return bound[value]
+        return known[value]
     else:
         return value
     return value if result == value else result

@@ -29,6 +29,8 @@ def inline_calls(graph: Graph, keep: frozenset[str] = frozenset()) -> Graph:
         values = dict(zip(body.inputs, operands, strict=True))
         return locate(substitute(body.outputs, values)[0], node.span)
 
+    if not any(node.op.name in ("call", "scan") for node in graph.nodes):
+        return graph
     # Innermost first, so that each distinct body is flattened once and depth costs no recursion.
     for body in bodies(graph):
         flat[body] = unless_same(body, transform(body, replace))
@@ -45,6 +47,8 @@ def drop_stop_gradient(graph: Graph) -> Graph:
 
 
 def _unmarked(graph: Graph) -> Graph:
+    if not any(node.op.name == "stop_gradient" for node in graph.nodes):
+        return graph
     return unless_same(
         graph,
         transform(graph, lambda node, x: x[0] if node.op.name == "stop_gradient" else None),

@@ -1,15 +1,11 @@
-"""Layouts of values in memory, and which of them are views: movement without moving.
-
-NumPy already knows which movement needs no copy. It is asked with arrays of one-byte elements
-that have the right shape and strides and are never read.
-"""
+"""Layouts of values in memory, and which of them are views: movement without moving."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
-from typing import Any
+from operator import mul
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -53,6 +49,7 @@ class Layout:
         return contiguous(static_shape(node.type.shape)).shifted(self.offset)
 
 
+@lru_cache
 def contiguous(shape: tuple[int, ...]) -> Layout:
     """Row-major from the first element on."""
     strides, step = [], 1
@@ -64,47 +61,42 @@ def contiguous(shape: tuple[int, ...]) -> Layout:
 
 def view(node: Node, base: Layout) -> Layout | None:
     """Where a movement node's result lies if it shares its operand's memory, else None."""
-    shape = static_shape(node.type.shape)
+    shape, attributes = static_shape(node.type.shape), node.attributes
     if 0 in shape or 0 in base.shape:
         return contiguous(shape)
-    array = as_strided(np.empty(1, np.int8), base.shape, base.strides)
-    result = _viewed(node, array, shape)
-    if result is None:
-        return None
-    offset = _address(result) - _address(array)
-    return Layout(base.offset + offset, shape, result.strides)
-
-
-def _address(array: np.ndarray) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
-def _viewed(node: Node, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-    attributes = node.attributes
-    result: np.ndarray
     match node.op.name:
         case "reshape":
-            try:
-                return array.reshape(shape, copy=False)
-            except ValueError:
-                return None
+            return _reshaped(base, shape)
         case "transpose":
-            return array.transpose(attributes["permutation"])
+            strides = [base.strides[axis] for axis in attributes["permutation"]]
+            return Layout(base.offset, shape, tuple(strides))
         case "broadcast_in_dim":
-            sizes = [shape[i] if i in attributes["dims"] else 1 for i in range(len(shape))]
-            return np.broadcast_to(array.reshape(sizes, copy=False), shape)
+            stays = dict(zip(attributes["dims"], base.strides, strict=True))
+            return Layout(base.offset, shape, tuple([stays.get(i, 0) for i in range(len(shape))]))
         case "slice":
-            bounds = (attributes[key] for key in ("start", "limit", "strides"))
-            # The ellipsis keeps a scalar's view an array.
-            index: Any = (..., *(slice(a, b, s) for a, b, s in zip(*bounds, strict=True)))
-            result = array[index]
-            return result
+            first = sum(map(mul, attributes["start"], base.strides))
+            strides = list(map(mul, attributes["strides"], base.strides))
+            return Layout(base.offset + first, shape, tuple(strides))
         case "reverse":
-            steps = (-1 if i in attributes["axes"] else 1 for i in range(array.ndim))
-            index = (..., *(slice(None, None, step) for step in steps))
-            result = array[index]
-            return result
+            axes = attributes["axes"]
+            last = sum((shape[i] - 1) * base.strides[i] for i in axes)
+            strides = [-t if i in axes else t for i, t in enumerate(base.strides)]
+            return Layout(base.offset + last, shape, tuple(strides))
         case "stop_gradient":
-            return array
+            return base
     return None
+
+
+def _reshaped(base: Layout, shape: tuple[int, ...]) -> Layout | None:
+    """The same elements in another shape, if strides can say it.
+
+    NumPy knows where they can. It is asked with an array of one-byte elements that has the base's
+    shape and strides and is never read.
+    """
+    if base.is_contiguous:
+        return contiguous(shape).shifted(base.offset)
+    try:
+        array = as_strided(np.empty(1, np.int8), base.shape, base.strides)
+        return Layout(base.offset, shape, array.reshape(shape, copy=False).strides)
+    except ValueError:
+        return None

@@ -40,6 +40,9 @@ def _move(
     """`small` transposed and broadcast to the shape of `wide`."""
     if small.axes == wide.axes and small.type.shape == wide.type.shape:
         return small
+    if not small.axes:
+        number = b.broadcast(small.node, wide.type.shape, ())
+        return Tensor(number, (None,) * wide.rank, small.classes)
     names, known = _unique(wide.axes), _unique(small.axes)
     targets: list[int] = []
     for i, label in enumerate(known):

@@ -93,15 +93,12 @@ def call_builtin(
     site = Site(interpreter, span, function.name, tuple(given), scope)
     positional = [g.value for g in given if g.name is None]
     named = {g.name: g.value for g in given if g.name is not None}
-    known = [p.lstrip("*").rstrip("=") for p in function.parameters]
-    free = any(p.startswith("**") for p in function.parameters)
-    for g in given:
-        if g.name is not None and g.name not in known and not free:
-            raise unknown_argument(function.name, g.name, known, g.key_span)
-    try:
-        function.signature.bind(site, *positional, **named)
-    except TypeError:
-        raise _wrong_count(function, given, span) from None
+    if named and not any(p.startswith("**") for p in function.parameters):
+        for g in given:
+            if g.name is not None and g.name not in function.names:
+                raise unknown_argument(function.name, g.name, function.names, g.key_span)
+    if not function.takes(len(positional), named):
+        raise _wrong_count(function, given, span)
     try:
         return function.call(site, *positional, **named)
     except TypeRuleError as error:

@@ -50,10 +50,10 @@ def wrap(
         )
     itself = isinstance(result, Tensor) and result.node in actual and clause is None
     if not isinstance(result, Tensor) or changed or not tensors or itself:
-        for name in changed:
-            node = substitute([interpreter.updates[name]], actual)[0]
-            interpreter.updates[name] = interpreter.current[name] = node
-        return _replace(result, actual)
+        result, updates = _replaced(result, changed, actual)
+        interpreter.updates |= updates
+        interpreter.current |= updates
+        return result
     captured = [n for n in topological([result.node]) if n.op.name == "input" and n not in actual]
     prefix = f"{scope.frame.path}." if scope.frame else ""
     names = {n: n.name.removeprefix(prefix) for n in captured}
@@ -78,9 +78,11 @@ def wrap(
     return Tensor(node, result.axes, result.classes)
 
 
-def _replace(value: Value, actual: Mapping[Node, Node]) -> Value:
-    """The value with all of its tensors substituted together: they go on sharing nodes."""
-    nodes = list(dict.fromkeys(_nodes(value)))
+def _replaced(
+    value: Value, updates: Mapping[str, Node], actual: Mapping[Node, Node]
+) -> tuple[Value, dict[str, Node]]:
+    """All tensors of a value, and the updates, substituted together: they go on sharing nodes."""
+    nodes = list(dict.fromkeys([*updates.values(), *_nodes(value)]))
     made = dict(zip(nodes, substitute(nodes, actual), strict=True))
 
     def replaced(part: Value) -> Value:
@@ -90,7 +92,7 @@ def _replace(value: Value, actual: Mapping[Node, Node]) -> Value:
             return type(part)(map(replaced, part))
         return part
 
-    return replaced(value)
+    return replaced(value), {name: made[node] for name, node in updates.items()}
 
 
 def _nodes(value: Value) -> Iterator[Node]:

@@ -118,46 +118,19 @@ class Interpreter:
         self.slot_type: TensorType | None = None  # the type of an optimiser's slots
         self.epoch_end: Callable[[s.Block, Scope], None] | None = None  # in a schedule
         self.memo: dict[tuple[object, ...], tuple[tuple[Value, ...], Value]] = {}
-        self._evaluate: dict[type, Callable[[Any, Scope], Value]] = {
-            s.Number: lambda e, _: e.value,
-            s.Quantity: lambda e, _: Quantity(e.value, e.unit),
-            s.String: lambda e, _: e.value,
-            s.Boolean: lambda e, _: e.value,
-            s.Name: self._name,
-            s.Attribute: self._attribute,
-            s.Call: self._call,
-            s.Pipe: self._pipe,
-            s.Index: self._index,
-            s.ListExpr: self._list,
-            s.Record: lambda e, scope: {i.name: self.evaluate(i.value, scope) for i in e.entries},
-            s.TupleExpr: lambda e, scope: tuple(self.evaluate(i, scope) for i in e.items),
-            s.Unary: self._unary,
-            s.Binary: self._binary,
-            s.If: self._if,
-            s.When: self._when,
-        }
-        self._execute: dict[type, Callable[[Any, Scope], Value]] = {
-            s.ExprStatement: lambda st, scope: self.evaluate(st.value, scope),
-            s.Let: self._let,
-            s.Rebind: self._rebind,
-            s.Update: self._update,
-            s.Param: self._param,
-            s.StateDecl: self._state,
-            s.For: self._for,
-        }
 
     # -- expressions ------------------------------------------------------------------------------
 
     def evaluate(self, expression: s.Expression, scope: Scope) -> Value:
         """The value of an expression; nodes that it builds get its place."""
-        handler = self._evaluate.get(type(expression))
+        handler = _EVALUATE.get(type(expression))
         if handler is None:
             raise CompileError("this can't stand here", expression.span)
         try:
-            value = handler(expression, scope)
+            value = handler(self, expression, scope)
         except TypeRuleError as error:
             raise CompileError(str(error), expression.span) from None
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and value.node.span is None:
             locate(value.node, self.site or expression.span)
         return value
 
@@ -244,6 +217,12 @@ class Interpreter:
             else:
                 items.append(self.evaluate(item, scope))
         return items
+
+    def _tuple(self, e: s.TupleExpr, scope: Scope) -> Value:
+        return tuple([self.evaluate(item, scope) for item in e.items])
+
+    def _record(self, e: s.Record, scope: Scope) -> Value:
+        return {entry.name: self.evaluate(entry.value, scope) for entry in e.entries}
 
     def _spread(self, e: s.Spread, scope: Scope) -> list[Value]:
         value = self._name(s.Name(e.name, span=e.span), scope)
@@ -441,10 +420,10 @@ class Interpreter:
         value: Value = None
         last = body.statements[-1] if body.statements else None
         for statement in body.statements:
-            handler = self._execute.get(type(statement))
+            handler = _EXECUTE.get(type(statement))
             if handler is None:
                 raise CompileError("this can't stand in a body", statement.span)
-            value = handler(statement, scope)
+            value = handler(self, statement, scope)
             if value is not None and statement is not last:
                 raise SameInEveryCall(
                     "this value is not used",
@@ -606,6 +585,36 @@ class Interpreter:
 
     def clock(self) -> Node:
         return self.read(STEP)
+
+
+_EVALUATE: dict[type, Callable[[Interpreter, Any, Scope], Value]] = {
+    s.Number: lambda _, e, scope: e.value,
+    s.Quantity: lambda _, e, scope: Quantity(e.value, e.unit),
+    s.String: lambda _, e, scope: e.value,
+    s.Boolean: lambda _, e, scope: e.value,
+    s.Name: Interpreter._name,
+    s.Attribute: Interpreter._attribute,
+    s.Call: Interpreter._call,
+    s.Pipe: Interpreter._pipe,
+    s.Index: Interpreter._index,
+    s.ListExpr: Interpreter._list,
+    s.Record: Interpreter._record,
+    s.TupleExpr: Interpreter._tuple,
+    s.Unary: Interpreter._unary,
+    s.Binary: Interpreter._binary,
+    s.If: Interpreter._if,
+    s.When: Interpreter._when,
+}
+
+_EXECUTE: dict[type, Callable[[Interpreter, Any, Scope], Value]] = {
+    s.ExprStatement: lambda interpreter, st, scope: interpreter.evaluate(st.value, scope),
+    s.Let: Interpreter._let,
+    s.Rebind: Interpreter._rebind,
+    s.Update: Interpreter._update,
+    s.Param: Interpreter._param,
+    s.StateDecl: Interpreter._state,
+    s.For: Interpreter._for,
+}
 
 
 class Lazy:

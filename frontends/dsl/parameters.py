@@ -166,6 +166,8 @@ def _at_the_start(interpreter: Interpreter, tensor: Tensor) -> Tensor:
         state = registry.states.get(node.name) if node.op.name == "input" else None
         if state is not None and state.role in ("parameter", "average", "buffer"):
             drawn[registry.inputs[state.name]] = state.init
+    if not drawn:
+        return tensor
     (node,) = substitute([tensor.node], drawn)
     return Tensor(node, tensor.axes, tensor.classes)
 

@@ -189,11 +189,10 @@ class Binding:
         )
 
     def _tensor(self, parameter: s.Parameter, type: s.TypeExpr, value: Value, span: Span) -> Value:
-        wanted = type_text(type)
         if not isinstance(value, Tensor):
             hint = f"call it: `{value.name}(...)`" if isinstance(value, Closure | Model) else None
-            found = describe(value)
-            raise self._mismatch(value, parameter, f"a tensor {wanted}", found, span, hint)
+            expected, found = f"a tensor {type_text(type)}", describe(value)
+            raise self._mismatch(value, parameter, expected, found, span, hint)
         if type.base == "class":
             return self._label(parameter, type, value, span)
         if not self._fits(type.base, value.type.dtype):
@@ -202,7 +201,7 @@ class Binding:
                 hint = "convert it with `float(x)`"
                 if value.classes is not None:
                     hint = "`one_hot(y)` makes vectors of labels; are the arguments in order?"
-            raise self._mismatch(value, parameter, wanted, shape_text(value), span, hint)
+            raise self._mismatch(value, parameter, type_text(type), shape_text(value), span, hint)
         if type.dims is None:
             return value
         return self._match_dims(parameter, type, type.dims, value, span)

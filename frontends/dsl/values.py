@@ -7,7 +7,7 @@ symbolic `SymDim`, a `DType`. The classes here are the rest: tensors, axes, quan
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -93,9 +93,27 @@ class Builtin:
     doc: str = ""
 
     @cached_property
-    def signature(self) -> inspect.Signature:
-        """That of `call`."""
-        return inspect.signature(self.call)
+    def names(self) -> tuple[str, ...]:
+        """The parameters without what says how they are given."""
+        return tuple(p.lstrip("*").rstrip("=") for p in self.parameters)
+
+    def takes(self, positional: int, named: Iterable[str]) -> bool:
+        """Whether it can be called with so many arguments by position, and these by name."""
+        how: tuple[int | str, ...] = (positional, *named)
+        if how not in self._calls:
+            try:
+                signature = inspect.signature(self.call)
+                signature.bind(None, *[None] * positional, **dict.fromkeys(named))
+            except TypeError:
+                self._calls[how] = False
+            else:
+                self._calls[how] = True
+        return self._calls[how]
+
+    @cached_property
+    def _calls(self) -> dict[tuple[int | str, ...], bool]:
+        """What `takes` has answered, by how it was asked."""
+        return {}
 
 
 FunctionDecl = s.FnDecl | s.LayerDecl | s.InitDecl | s.OptimizerDecl | s.ScheduleDecl
@@ -145,6 +163,16 @@ class Model:
     decl: s.ModelDecl
     states: list[str] = field(default_factory=list)  # qualified names, in order of creation
     places: Mapping[str, Span] = field(default_factory=dict)  # of the arguments
+    follows: Followed | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """What a copy follows, and by which rule, an expression in a module."""
+
+    model: Model
+    rule: s.Expression
+    module: Module
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,16 +191,6 @@ class Dataset:
     spec: DataSpec
     examples: Mapping[str, int]  # of each split
 
-    follows: Followed | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Followed:
-    """What a copy follows, and by which rule, an expression in a module."""
-
-    model: Model
-    rule: s.Expression
-    module: Module
     def batch(
         self, arguments: Mapping[str, Value], places: Mapping[str, Span], span: Span
     ) -> Batches:

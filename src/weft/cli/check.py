@@ -56,12 +56,16 @@ def command(
     its places depends on, and every how many there is a place.
     """
     import weft
-    from weft.cli.output import print_json, print_table
     from weft.compiler.collector import no_cycles
 
     with no_cycles():
-        experiment = weft.load(Path(spec), data, **overrides)
-        report = experiment.check(backend or DEFAULT_BACKEND)
+        _check(weft.load(Path(spec), data, **overrides), backend or DEFAULT_BACKEND, json)
+
+
+def _check(experiment: Experiment, backend: str, json: bool) -> None:
+    from weft.cli.output import print_json, print_table
+
+    report = experiment.check(backend)
     for warning in report.warnings:
         show(warning)
     if json:
