@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import gcd
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class Remainder:
 
     index: Index
     divisor: int
+
+    @property
+    def floor(self) -> Floor:
+        """What it is the rest of: `index = divisor floor + self`."""
+        return _floor(self.index, self.divisor)
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -112,7 +118,12 @@ class Index:
         total: dict[Atom, int] = dict(self.terms)
         for atom, factor in other.terms:
             total[atom] = total.get(atom, 0) + factor
-        return Index(tuple((a, f) for a, f in total.items() if f), self.constant + other.constant)
+        constant = self.constant + other.constant
+        for atom, factor in total.items():
+            if isinstance(atom, Remainder) and total.get(atom.floor) == factor * atom.divisor:
+                rest = {a: f for a, f in total.items() if a not in (atom, atom.floor)}
+                return Index(_terms(rest), constant) + atom.index * factor
+        return Index(_terms(total), constant)
 
     def __mul__(self, factor: int) -> Index:
         if factor == 0:
@@ -125,13 +136,19 @@ class Index:
         low, high = rest.bounds
         if low // divisor == high // divisor:
             return whole + low // divisor
-        return whole + Index(((Floor(rest, divisor), 1),))
+        step, coarse, _ = rest._in_steps(divisor)
+        if step > 1:
+            return whole + coarse // (divisor // step)
+        return whole + Index(((_floor(rest, divisor), 1),))
 
     def __mod__(self, divisor: int) -> Index:
         _, rest = self._parted(divisor)
         low, high = rest.bounds
         if low // divisor == high // divisor:
             return rest + -(low // divisor) * divisor
+        step, coarse, fine = rest._in_steps(divisor)
+        if step > 1:
+            return coarse % (divisor // step) * step + fine
         return Index(((Remainder(rest, divisor), 1),))
 
     def _parted(self, divisor: int) -> tuple[Index, Index]:
@@ -142,6 +159,17 @@ class Index:
             Index(whole, self.constant // divisor),
             Index(rest, self.constant % divisor),
         )
+
+    def _in_steps(self, divisor: int) -> tuple[int, Index, Index]:
+        """`step`, `coarse` and `fine` with `self = step coarse + fine`, `0 <= fine < step`, and a
+        step that divides the divisor: the largest one that is found, or 1."""
+        for step in sorted({gcd(f, divisor) for _, f in self.terms}, reverse=True):
+            coarse = tuple((a, f // step) for a, f in self.terms if f % step == 0)
+            fine = Index(tuple((a, f) for a, f in self.terms if f % step), self.constant % step)
+            low, high = fine.bounds
+            if low >= 0 and high < step:
+                return step, Index(coarse, self.constant // step), fine
+        return 1, self, Index()
 
     def replaced(self, by: Mapping[Axis, Index]) -> Index:
         """Other indices for some axes. Data keeps its own axes: replace those in the scalar."""
@@ -158,6 +186,18 @@ def _replaced(atom: Atom, by: Mapping[Axis, Index]) -> Index:
         return Index(((Datum(atom.scalar.replaced(by), atom.limit), 1),))
     inner = atom.index.replaced(by)
     return inner // atom.divisor if isinstance(atom, Floor) else inner % atom.divisor
+
+
+def _terms(total: Mapping[Atom, int]) -> tuple[tuple[Atom, int], ...]:
+    return tuple((a, f) for a, f in total.items() if f)
+
+
+def _floor(index: Index, divisor: int) -> Floor:
+    """One floor in place of two: `floor(floor(i / a) / b) = floor(i / (a b))`."""
+    match index:
+        case Index(((Floor(inner, first), 1),), 0):
+            return Floor(inner, first * divisor)
+    return Floor(index, divisor)
 
 
 Indices = tuple[Index, ...]

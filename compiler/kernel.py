@@ -223,17 +223,18 @@ class Nest:
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """Where a batch of matrices lies in a port: element `sum(b * batch) + row*r + column*c`."""
+    """Where matrices lie in a port: `sum(b * batch) + sum(s * sums) + row*r + column*c`."""
 
     port: int
     batch: tuple[int, ...]
     row: int
     column: int
+    sums: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """`out[b, m, n] = sum over k of lhs[b, m, k] * rhs[b, k, n]`, then an epilogue.
+    """`out[b, m, n] = sum over s and k of lhs[b, s, m, k] * rhs[b, s, k, n]`, then an epilogue.
 
     The epilogue's stage runs over (batch axes..., m, n); `Result(0)` is the product's element.
     """
@@ -245,6 +246,7 @@ class Product:
     rhs: Matrix
     epilogue: Stage
     nodes: tuple[Node, ...]
+    sums: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -52,12 +52,14 @@ class _Printer:
                     self.stage(stage)
             case Product():
                 a, b, (m, n, k) = kernel.lhs, kernel.rhs, kernel.sizes
-                self.line(1, f"batch {list(kernel.batch)} m {m} n {n} k {k}")
+                sums = f" sums {list(kernel.sums)}" if kernel.sums else ""
+                self.line(1, f"batch {list(kernel.batch)} m {m} n {n} k {k}{sums}")
                 for name, matrix in (("lhs", a), ("rhs", b)):
                     self.line(
                         1,
                         f"{name} p{matrix.port} batch {list(matrix.batch)} "
-                        f"row {matrix.row} column {matrix.column}",
+                        f"row {matrix.row} column {matrix.column}"
+                        + (f" sums {list(matrix.sums)}" if matrix.sums else ""),
                     )
                 self.stage(kernel.epilogue)
             case Convolution():

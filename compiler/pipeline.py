@@ -26,6 +26,7 @@ from weft.compiler.passes.loops import join, trim
 from weft.compiler.passes.memory import plan
 from weft.compiler.passes.motion import hoist, sink
 from weft.compiler.passes.pack import Arena, pack
+from weft.compiler.passes.recompute import recompute
 from weft.compiler.passes.simplify import simplify
 from weft.compiler.plan import Abilities, Plan
 from weft.compiler.types import Dim
@@ -120,6 +121,9 @@ def _checked(graph: Graph, origin: str) -> None:
 
 @no_cycles()
 def compile_plan(graph: Graph, target: Target) -> Plan:
-    """The whole way down: lower, fuse, plan."""
+    """The whole way down: lower, fuse, choose what to compute again, plan."""
     lowered = lower(graph, target)
-    return plan(lowered, fuse(lowered), target.abilities, target.bound)
+    groups = fuse(lowered)
+    if target.abilities.kernels:
+        lowered, groups = recompute(lowered, groups)
+    return plan(lowered, groups, target.abilities, target.bound)

@@ -22,7 +22,7 @@ LIBRARY_WORK = 1 << 24  # multiplications from which the library is called
 
 def print_product(product: Product, aligned: frozenset[int]) -> Sequence[Call]:
     m, n, k = product.sizes
-    if prod(product.batch) * m * n * k >= LIBRARY_WORK:
+    if not product.sums and prod(product.batch) * m * n * k >= LIBRARY_WORK:
         found = _by_library(product, aligned)
         if found:
             return found
@@ -35,16 +35,17 @@ def print_product(product: Product, aligned: frozenset[int]) -> Sequence[Call]:
 def _sum(product: Product) -> Sum:
     *outer, rows, columns = product.epilogue.axes
     shape = tuple(a.extent for a in product.epilogue.axes)
+    m, n, k = product.sizes
     type = index_type([product.epilogue], _reach(product))
     at = [(axis, _number(outer, i)) for i, axis in enumerate(outer)]
     return Sum(
         product.ports,
         product.ports[product.lhs.port].dtype,
         prod(product.batch),
-        product.sizes,
-        _element(product.lhs, outer, type, "m", "k"),
+        (m, n, prod(product.sums) * k),
+        _element(product, product.lhs, outer, type, "m", "k"),
         (),
-        _element(product.rhs, outer, type, "k", "n"),
+        _element(product, product.rhs, outer, type, "k", "n"),
         product.lhs.column == 1,
         product.rhs.column == 1,
         product.epilogue,
@@ -54,12 +55,23 @@ def _sum(product: Product) -> Sum:
     )
 
 
-def _element(matrix: Matrix, outer: Sequence[Axis], type: str, row: str, column: str) -> list[str]:
-    """The lines of a function that gives a matrix's element."""
+def _element(
+    product: Product, matrix: Matrix, outer: Sequence[Axis], type: str, row: str, column: str
+) -> list[str]:
+    """The lines of a function that gives a matrix's element; `k` numbers all that is summed."""
     code = Emitter({}, Namer(), type, depth=0)
     spread(code, "matrix", outer)
-    parts = [f"{s} * {code.axes[a]}" for s, a in zip(matrix.batch, outer, strict=True) if s]
-    parts += [f"({type}){matrix.row} * {row}", f"({type}){matrix.column} * {column}"]
+    batch = [code.axes[axis] for axis in outer]
+    names = {"m": "m", "n": "n", "k": "k"}
+    summed: list[str] = []
+    if product.sums:
+        *sums, inner = (Axis(size) for size in (*product.sums, product.sizes[2]))
+        spread(code, "k", (*sums, inner))
+        summed, names["k"] = [code.axes[axis] for axis in sums], code.axes[inner]
+    steps = zip((*matrix.batch, *matrix.sums), (*batch, *summed), strict=True)
+    parts = [f"{step} * {name}" for step, name in steps if step]
+    for step, name in ((matrix.row, names[row]), (matrix.column, names[column])):
+        parts.append(f"({type}){step} * {name}")
     return [*code.lines, f"return p{matrix.port}[{' + '.join(parts)}];"]
 
 
@@ -74,8 +86,9 @@ def _reach(product: Product) -> int:
     m, n, k = product.sizes
     found = 0
     for matrix, rows, columns in ((product.lhs, m, k), (product.rhs, k, n)):
-        ends = (abs(s) * size for s, size in zip(matrix.batch, product.batch, strict=True))
-        found = max(found, sum(ends) + matrix.row * rows + matrix.column * columns)
+        steps = (*matrix.batch, *matrix.sums, matrix.row, matrix.column)
+        sizes = (*product.batch, *product.sums, rows, columns)
+        found = max(found, sum(abs(t) * size for t, size in zip(steps, sizes, strict=True)))
     return found
 
 

@@ -5,135 +5,221 @@ The tiles depend on the sizes alone, never on how many threads there are.
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
 from math import prod
 
 from tvm import tirx
 
-from weft.backends.tvm import tir
-from weft.backends.tvm.nests import PARALLEL_WORK, Context, points
+from weft.backends.tvm import grids, tir
+from weft.backends.tvm.nests import Context, points
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
-from weft.compiler.kernel import Load, Matrix, Product, Result, Rewriter, Scalar, Stage, Store, walk
+from weft.compiler.kernel import (
+    Apply,
+    Load,
+    Matrix,
+    Product,
+    Result,
+    Rewriter,
+    Scalar,
+    Stage,
+    Store,
+    walk,
+)
 from weft.compiler.types import DType
 
 _ROW_MAJOR, _PLAIN, _TRANSPOSED = 101, 111, 112
 _ROUTINE = {"f32": "scipy_cblas_sgemm", "f64": "scipy_cblas_dgemm"}
-TILE_FLOPS = 2_000_000  # a tile is at least this much work
+TILE_FLOPS = 1_500_000  # below this a product is one tile
+MOST_TILES = 8
+ROWS, COLUMNS, DEPTH = 192, 256, 512  # of a tile, at least: shorter ones cost much in packing
+PARTIAL = 1 << 17  # elements of a result that may be summed up from parts
 
 
 def print_product(product: Product, buffers: list[Buffer]) -> list[Stmt]:
     """The tiles of a product and, while each is in cache, what becomes of its elements."""
-    m, n, k = product.sizes
-    flops = 2 * prod(product.batch) * m * n * k
-    parallel = flops > 16 * PARALLEL_WORK
-    tile_m, tile_n = _tile(m, n, k) if parallel else (m, n)
-    context = Context(buffers, {})
-    tiles = [Axis(size) for size in product.batch]
-    down, across = Axis(-(-m // tile_m)), Axis(-(-n // tile_n))
-    count = prod(product.batch) * down.extent * across.extent
-
-    def tile(flat: Expr) -> list[Stmt]:
-        env: dict[Axis, Expr] = {}
-        step = 1
-        for axis in reversed((*tiles, down, across)):
-            env[axis] = tirx.truncmod(
-                tirx.truncdiv(flat, tir.number(step)), tir.number(axis.extent)
-            )
-            step *= axis.extent
-        row, column = env[down] * tir.number(tile_m), env[across] * tir.number(tile_n)
-        batch = [env[axis] for axis in tiles]
-        return _edges(product, context, batch, row, column, tile_m, tile_n, env[down], env[across])
-
-    return [tir.loop(count, tile, "parallel" if parallel and count > 1 else "serial", "tile")]
+    return _Printer(product, buffers).run()
 
 
-def _tile(m: int, n: int, k: int) -> tuple[int, int]:
-    """Rows and columns of a tile: wide ones, enough of them to share out."""
-    rows = m
-    while rows > 64 and (rows // 2) * n * k * 2 >= TILE_FLOPS:
-        rows = -(-rows // 2)
-    columns = n
-    while m <= 2 * rows and columns > 128 and (columns // 2) * rows * k * 2 >= TILE_FLOPS:
-        columns = -(-columns // 2)
-    return rows, columns
+@dataclass(frozen=True)
+class _Tiling:
+    """Into how many parts rows, columns and the contracted axis are cut."""
+
+    rows: int
+    columns: int
+    depth: int
+
+    @staticmethod
+    def of(product: Product) -> _Tiling:
+        """Long rows first: they cost nothing. Then the contracted axis, where results are small."""
+        m, n, k = product.sizes
+        flops = 2 * prod(product.sums) * m * n * k
+        wanted = min(MOST_TILES, flops * prod(product.batch) // TILE_FLOPS)
+        wanted = max(1, wanted // prod(product.batch))
+        rows = columns = depth = 1
+        while 2 * rows <= wanted and m // (2 * rows) >= ROWS:
+            rows *= 2
+        can_sum = not product.batch and not product.sums and m * n <= PARTIAL
+        while can_sum and 2 * rows * depth <= wanted and k // (2 * depth) >= DEPTH:
+            depth *= 2
+        while 2 * rows * depth * columns <= wanted and n // (2 * columns) >= COLUMNS:
+            columns *= 2
+        return _Tiling(rows, columns, depth)
 
 
-def _edges(
-    product: Product,
-    context: Context,
-    batch: list[Expr],
-    row: Expr,
-    column: Expr,
-    tile_m: int,
-    tile_n: int,
-    down: Expr,
-    across: Expr,
-) -> list[Stmt]:
-    """A tile, smaller at the lower and right edges of the result."""
-    m, n, _ = product.sizes
-    rest_m, rest_n = m % tile_m or tile_m, n % tile_n or tile_n
-    last_m, last_n = m // tile_m, n // tile_n
-    found: list[Stmt] = []
-    if rest_m == tile_m and rest_n == tile_n:
-        return _one(product, context, batch, row, column, tile_m, tile_n)
-    at_m, at_n = down.equal(tir.number(last_m)), across.equal(tir.number(last_n))
-    for edge_m in (False, True) if rest_m != tile_m else (False,):
-        for edge_n in (False, True) if rest_n != tile_n else (False,):
-            test = tirx.const(True, "bool")
-            if rest_m != tile_m:
-                test = tirx.all(test, at_m if edge_m else tirx.Not(at_m))
-            if rest_n != tile_n:
-                test = tirx.all(test, at_n if edge_n else tirx.Not(at_n))
-            size_m, size_n = rest_m if edge_m else tile_m, rest_n if edge_n else tile_n
-            body = _one(product, context, batch, row, column, size_m, size_n)
-            found.append(tir.when(test, tir.sequence(body)))
-    return found
+@dataclass(frozen=True)
+class _Cut:
+    """An axis in parts of one size, the last one perhaps smaller."""
+
+    size: int
+    part: int
+
+    @staticmethod
+    def into(size: int, parts: int) -> _Cut:
+        part = -(-size // parts)
+        return _Cut(size, part if parts == 1 else -(-part // 8) * 8)
+
+    @property
+    def count(self) -> int:
+        return -(-self.size // self.part)
+
+    @property
+    def last(self) -> int:
+        return self.size - (self.count - 1) * self.part
 
 
-def _one(
-    product: Product,
-    context: Context,
-    batch: list[Expr],
-    row: Expr,
-    column: Expr,
-    m: int,
-    n: int,
-) -> list[Stmt]:
-    k, buffers = product.sizes[2], context.buffers
-    dtype = product.ports[product.lhs.port].dtype
-    left = _start(product.lhs, batch, row, None)
-    right = _start(product.rhs, batch, None, column)
-    target, stage = _target(product)
-    found: list[Stmt] = []
-    *outer, axis_m, axis_n = product.epilogue.axes
-    env = dict(zip(outer, batch, strict=True))
-    if target is None:
-        buffer, make = tir.local("tile", tir.stored(dtype), m * n, "global")
-        found.append(make)
-        out = buffer, tir.number(0), n
-    else:
-        emitter = context.emitter({**env, axis_m: row, axis_n: column})
-        stride = max(target.index.factor(axis_m) or 0, n)
-        out = context.buffers[target.port], emitter.index(target.index), stride
-    found.append(
-        gemm(
-            dtype,
-            (m, n, k),
-            (buffers[product.lhs.port], left, *_lead(product.lhs)),
-            (buffers[product.rhs.port], right, *_lead(product.rhs)),
-            out,
+@dataclass(frozen=True)
+class _Tile:
+    """Where a tile is: matrices of the batch, first row, column and step along the depth."""
+
+    batch: list[Expr]
+    row: Expr
+    column: Expr
+    depth: Expr
+    sizes: tuple[int, int, int]
+    number: Expr  # of the part of the depth
+
+
+class _Printer:
+    def __init__(self, product: Product, buffers: list[Buffer]) -> None:
+        self.product, self.buffers = product, buffers
+        self.dtype = product.ports[product.lhs.port].dtype
+        tiling = _Tiling.of(product)
+        m, n, k = product.sizes
+        self.cuts = (
+            _Cut.into(m, tiling.rows),
+            _Cut.into(n, tiling.columns),
+            _Cut.into(k, tiling.depth),
         )
-    )
-    if stage is None:
+        self.partial: Buffer | None = None
+
+    def run(self) -> list[Stmt]:
+        sizes = (*self.product.batch, *(cut.count for cut in self.cuts))
+        found: list[Stmt] = []
+        m, n, _ = self.product.sizes
+        if self.cuts[2].count > 1:
+            self.partial, make = tir.local(
+                "partial", tir.stored(self.dtype), self.cuts[2].count * m * n, "global"
+            )
+            found.append(make)
+        work = 2 * prod(self.product.sizes) * prod(self.product.sums)
+        found.append(grids.grid(sizes, self.tiles, work))
+        return found + self.together() if self.partial is not None else found
+
+    def tiles(self, place: list[Expr]) -> list[Stmt]:
+        """The tile at a place of the grid: one text for all but those at the edges."""
+        *batch, down, across, along_depth = place
+        at = (down, across, along_depth)
+        row, column, depth = (
+            i * tir.number(cut.part) for i, cut in zip(at, self.cuts, strict=True)
+        )
+        edges = [i for i, cut in enumerate(self.cuts) if cut.last != cut.part]
+        found: list[Stmt] = []
+        for flags in itertools.product((False, True), repeat=len(edges)):
+            sizes = [cut.part for cut in self.cuts]
+            test = None
+            for i, is_last in zip(edges, flags, strict=True):
+                here = at[i].equal(tir.number(self.cuts[i].count - 1))
+                here = here if is_last else tirx.Not(here)
+                test = here if test is None else tirx.all(test, here)
+                if is_last:
+                    sizes[i] = self.cuts[i].last
+            m, n, k = sizes
+            body = self.tile(_Tile(batch, row, column, depth, (m, n, k), along_depth))
+            found += body if test is None else [tir.when(test, tir.sequence(body))]
         return found
-    inner_m, inner_n = Axis(m), Axis(n)
-    if target is None:
-        element: Scalar = Load(dtype, len(context.buffers), along(inner_m) * n + along(inner_n))
-        context = Context([*context.buffers, buffer], {})
-    else:
-        element = Load(dtype, target.port, target.index)
-    local = with_result(stage, element)
-    return found + _epilogue(local, context, env, (axis_m, row, inner_m), (axis_n, column, inner_n))
+
+    def tile(self, tile: _Tile) -> list[Stmt]:
+        m, n, _ = tile.sizes
+        width = self.product.sizes[1]
+        if self.partial is not None:
+            start = tile.number * tir.number(self.product.sizes[0] * width)
+            start = start + tile.row * tir.number(width) + tile.column
+            return self.calls(tile, (self.partial, start, width))
+        target, stage = _target(self.product)
+        *outer, axis_m, axis_n = self.product.epilogue.axes
+        env = dict(zip(outer, tile.batch, strict=True))
+        found: list[Stmt] = []
+        if target is None:
+            buffer, make = tir.local("tile", tir.stored(self.dtype), m * n, "global")
+            found.append(make)
+            out = buffer, tir.number(0), n
+        else:
+            emitter = Context(self.buffers, {}).emitter(
+                {**env, axis_m: tile.row, axis_n: tile.column}
+            )
+            stride = max(target.index.factor(axis_m) or 0, n)
+            out = self.buffers[target.port], emitter.index(target.index), stride
+        found += self.calls(tile, out)
+        if stage is None:
+            return found
+        inner_m, inner_n = Axis(m), Axis(n)
+        if target is None:
+            context = Context([*self.buffers, buffer], {})
+            place = along(inner_m) * n + along(inner_n)
+            element: Scalar = Load(self.dtype, len(self.buffers), place)
+        else:
+            context = Context(self.buffers, {})
+            element = Load(self.dtype, target.port, target.index)
+        local = with_result(stage, element)
+        rows, columns = (axis_m, tile.row, inner_m), (axis_n, tile.column, inner_n)
+        return found + _epilogue(local, context, env, rows, columns)
+
+    def calls(self, tile: _Tile, out: tuple[Buffer, Expr, int]) -> list[Stmt]:
+        """BLAS, once for all that is summed over."""
+        lhs, rhs, sums = self.product.lhs, self.product.rhs, self.product.sums
+        left = _start(lhs, tile.batch, tile.row, tile.depth)
+        right = _start(rhs, tile.batch, tile.depth, tile.column)
+
+        def call(place: list[Expr]) -> list[Stmt]:
+            starts = (
+                start + grids.element(matrix.sums, place)
+                for start, matrix in ((left, lhs), (right, rhs))
+            )
+            operands = [
+                (self.buffers[matrix.port], start, *_lead(matrix))
+                for matrix, start in zip((lhs, rhs), starts, strict=True)
+            ]
+            nth = grids.element([prod(sums[i + 1 :]) for i in range(len(sums))], place)
+            add = tirx.Cast("int32", nth > tir.number(0)) if sums else False
+            return [gemm(self.dtype, tile.sizes, operands[0], operands[1], out, add)]
+
+        return [grids.grid(sums, call)] if sums else call([])
+
+    def together(self) -> list[Stmt]:
+        """The parts of the depth added up, and the epilogue on all."""
+        stage = self.product.epilogue
+        m, n, _ = self.product.sizes
+        place = along(stage.axes[-2]) * n + along(stage.axes[-1])
+        parts: list[Scalar] = [
+            Load(self.dtype, len(self.buffers), place + number * m * n)
+            for number in range(self.cuts[2].count)
+        ]
+        total = parts[0]
+        for part in parts[1:]:
+            total = Apply(self.dtype, "add", (total, part))
+        return points(with_result(stage, total), Context([*self.buffers, self.partial], {}))
 
 
 def _epilogue(
@@ -211,15 +297,9 @@ def with_result(stage: Stage, element: Scalar) -> Stage:
     return Stage(stage.axes, (), tuple(Store(s.port, s.index, put(s.value)) for s in stage.stores))
 
 
-def _start(matrix: Matrix, batch: list[Expr], row: Expr | None, column: Expr | None) -> Expr:
-    place = tir.number(0)
-    for number, stride in zip(batch, matrix.batch, strict=True):
-        place = place + number * tir.number(stride)
-    if row is not None:
-        place = place + row * tir.number(matrix.row)
-    if column is not None:
-        place = place + column * tir.number(matrix.column)
-    return place
+def _start(matrix: Matrix, batch: list[Expr], row: Expr, column: Expr) -> Expr:
+    steps = (*matrix.batch, matrix.row, matrix.column)
+    return grids.element(steps, [*batch, row, column])
 
 
 Operand = tuple[Buffer, Expr, int, bool]  # from an element on; leading dimension; transposed
@@ -231,9 +311,9 @@ def gemm(
     left: Operand,
     right: Operand,
     out: tuple[Buffer, Expr, int],
-    add: bool = False,
+    add: bool | Expr = False,
 ) -> Stmt:
-    """`out = left @ right`, or `+=`, for [m, k] and [k, n]; all in rows unless transposed."""
+    """`out = left @ right + add * out` for [m, k] and [k, n]; all in rows unless transposed."""
     m, n, k = sizes
     name = tir.stored(dtype)
     return tir.external(
@@ -247,7 +327,7 @@ def gemm(
         tir.number(max(left[2], m if left[3] else k)),
         tir.address(right[0], right[1]),
         tir.number(max(right[2], k if right[3] else n)),
-        tirx.const(1.0 if add else 0.0, name),
+        tirx.const(float(add), name) if isinstance(add, bool) else tirx.Cast(name, add),
         tir.address(out[0], out[1]),
         tir.number(out[2]),
     )

@@ -17,7 +17,7 @@ kernel.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -27,8 +27,8 @@ from weft.compiler.ops import Kind
 from weft.compiler.types import Shape
 
 LEAVES = frozenset({"input", "constant"})
-_MAPS = frozenset({"reshape", "transpose", "broadcast_in_dim", "slice", "reverse", "pad"})
-_FOLDABLE = _MAPS | {"iota", "dim_size"}
+MAPS = frozenset({"reshape", "transpose", "broadcast_in_dim", "slice", "reverse", "pad"})
+_FOLDABLE = MAPS | {"iota", "dim_size"}
 _LOOPS = frozenset({"elementwise", "reduction", "contraction", "movement"})
 
 
@@ -262,7 +262,7 @@ def _finish(graph: Graph, place: dict[Node, int], home: dict[Node, _Draft]) -> t
     kept = set(graph.outputs)
     while ready:
         _, i = heapq.heappop(ready)
-        groups.append(_group(graph, drafts[i], kept))
+        groups.append(_group(graph, drafts[i].kind, drafts[i].nodes, kept))
         for j in after[i]:
             waits[j] -= 1
             if not waits[j]:
@@ -271,15 +271,26 @@ def _finish(graph: Graph, place: dict[Node, int], home: dict[Node, _Draft]) -> t
     return tuple(groups)
 
 
-def _group(graph: Graph, draft: _Draft, kept: set[Node]) -> Group:
-    inside = set(draft.nodes)
-    inputs = {o: None for node in draft.nodes for o in node.inputs if o not in inside}
+def regrouped(graph: Graph, parts: Iterable[tuple[str, Sequence[Node]]]) -> tuple[Group, ...]:
+    """Groups of these kinds and nodes, but for nodes that the graph does not have."""
+    there, kept = set(graph.nodes), set(graph.outputs)
+    found = []
+    for kind, nodes in parts:
+        nodes = [node for node in nodes if node in there]
+        if nodes:
+            found.append(_group(graph, kind, nodes, kept))
+    return tuple(found)
+
+
+def _group(graph: Graph, kind: str, nodes: Sequence[Node], kept: set[Node]) -> Group:
+    inside = set(nodes)
+    inputs = {o: None for node in nodes for o in node.inputs if o not in inside}
     outputs = [
         node
-        for node in draft.nodes
+        for node in nodes
         if node in kept or any(user not in inside for user in graph.users[node])
     ]
-    return Group(draft.kind, tuple(draft.nodes), tuple(inputs), tuple(outputs))
+    return Group(kind, tuple(nodes), tuple(inputs), tuple(outputs))
 
 
 def print_groups(groups: Iterable[Group]) -> str:
