@@ -38,6 +38,8 @@ from weft.compiler.types import I64
 VECTOR = 16  # bytes that a thread reads at once
 MOST_BLOCKS = 8_192  # of a grid over points; threads then go on by the whole grid
 ENOUGH_BLOCKS = 512  # with fewer, long rows are cut into parts
+FEW_BLOCKS = 128  # that keep a GPU busy
+LITTLE = 16_384  # elements that a few blocks are quick enough with
 PART = 2_048  # elements of a row that make a part worth while
 
 _FOLDS = {
@@ -135,6 +137,16 @@ def teams_for(nest: Nest, in_parts: bool) -> Teams:
     if in_parts and _may_be_cut(nest) and blocks < ENOUGH_BLOCKS:
         parts = max(1, min(length * rows // PART, ENOUGH_BLOCKS // blocks))
     return Teams(team, rows, across, parts)
+
+
+def keeps_busy(nest: Nest) -> bool:
+    """Whether a nest whose rows can't be cut has rows enough, or next to nothing to do."""
+    count = prod(a.extent for a in nest.rows)
+    length = max(prod(a.extent for a in stage.axes) for stage in nest.stages)
+    teams = teams_for(nest, in_parts=False)
+    if teams.across:
+        return False
+    return count >= teams.rows * FEW_BLOCKS or count * length <= LITTLE
 
 
 def _goes_across(nest: Nest) -> bool:

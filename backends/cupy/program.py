@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 
 from weft.backends.cupy.code import WORK, Call, Launch
 from weft.backends.cupy.convolutions import print_convolution
-from weft.backends.cupy.nests import print_nest
+from weft.backends.cupy.nests import keeps_busy, print_nest
 from weft.backends.cupy.products import print_product
 from weft.backends.cupy.special import print_special
 from weft.compiler.kernel import Convolution, Kernel, Nest, Port, Product, Special, Track, Turns
 from weft.compiler.kernel_text import text
+from weft.compiler.passes.rows import joined
 from weft.compiler.plan import Buffer
 
 ALIGNED = 16  # bytes that a thread reads at once
@@ -55,7 +56,7 @@ class Program:
     _texts: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for kernel in self.kernels:
+        for kernel in joined(self.kernels, keeps_busy):
             self._add(kernel, _outside)
 
     def _add(self, kernel: Kernel, locate: Locate) -> None:
