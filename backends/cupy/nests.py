@@ -39,7 +39,7 @@ VECTOR = 16  # bytes that a thread reads at once
 MOST_BLOCKS = 8_192  # of a grid over points; threads then go on by the whole grid
 ENOUGH_BLOCKS = 512  # with fewer, long rows are cut into parts
 FEW_BLOCKS = 128  # that keep a GPU busy
-LITTLE = 16_384  # elements that a few blocks are quick enough with
+FEW_TURNS = 16  # along a row, after which a team is done soon anyway
 PART = 2_048  # elements of a row that make a part worth while
 
 _FOLDS = {
@@ -48,12 +48,15 @@ _FOLDS = {
 }  # fmt: skip
 
 
-def print_nest(nest: Nest, aligned: frozenset[int]) -> list[Launch]:
-    """The launches of a nest; `aligned` are the ports that begin on a 16-byte boundary."""
+def print_nest(nest: Nest, aligned: frozenset[int], in_parts: bool = True) -> list[Launch]:
+    """The launches of a nest; `aligned` are the ports that begin on a 16-byte boundary.
+
+    A nest that reads scratch memory must not be cut `in_parts`, which need it themselves.
+    """
     nest = collapsed(nest)
     if not nest.rows and len(nest.stages) == 1 and not nest.stages[0].folds:
         return [print_points(nest.ports, nest.stages[0], aligned)]
-    return _Rows(nest, aligned).run()
+    return _Rows(nest, aligned, in_parts).run()
 
 
 # -- points ---------------------------------------------------------------------------------------
@@ -146,7 +149,7 @@ def keeps_busy(nest: Nest) -> bool:
     teams = teams_for(nest, in_parts=False)
     if teams.across:
         return False
-    return count >= teams.rows * FEW_BLOCKS or count * length <= LITTLE
+    return count >= teams.rows * FEW_BLOCKS or length <= FEW_TURNS * teams.team
 
 
 def _goes_across(nest: Nest) -> bool:

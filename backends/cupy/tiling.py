@@ -127,4 +127,5 @@ def _folded(sum: Sum, kept: Port, parts: int) -> list[Launch]:
     value = Load(sum.dtype, len(sum.ports), sum.place + along(part) * (sum.count * m * n))
     fold = Stage((part,), (Fold(0, "sum", value, sum.dtype),), ())
     last = replace(sum.epilogue, axes=())
-    return print_nest(Nest((*sum.ports, kept), sum.epilogue.axes, (fold, last), ()), frozenset())
+    nest = Nest((*sum.ports, kept), sum.epilogue.axes, (fold, last), ())
+    return print_nest(nest, frozenset(), in_parts=False)
