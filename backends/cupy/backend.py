@@ -203,6 +203,28 @@ def _reach(layout: Layout) -> tuple[int, int]:
     return low, layout.offset + sum(max(0, end) for end in ends) + 1
 
 
+@dataclass(frozen=True)
+class Made:
+    """A plan's program, and where the outputs are when it has run."""
+
+    program: Program
+    outputs: Mapping[str, Place]
+
+
+def program_of(plan: Plan) -> Made:
+    """Needs no device. Raises RunError for what the backend can't say."""
+    for node in (n for part in (plan.graph, *bodies(plan.graph)) for n in part.nodes):
+        if node.type.dtype.name in ("f16", "bf16"):
+            raise RunError(
+                "the cupy backend computes in f32 and f64",
+                node.span,
+                found=f"`{node.type}`",
+                hint="train with `precision = f32`",
+            )
+    endings, outputs = _endings(plan)
+    return Made(Program((*kernels(plan, ABILITIES), *endings)), outputs)
+
+
 def _endings(plan: Plan) -> tuple[list[Nest], dict[str, Place]]:
     """What brings new values of states to their place, and where the outputs are then.
 
@@ -252,15 +274,6 @@ class CupyBackend:
 
     def compile(self, plan: Plan) -> CupyExecutable:
         """Kernels from the plan's groups, and CUDA from them."""
-        for node in (n for part in (plan.graph, *bodies(plan.graph)) for n in part.nodes):
-            if node.type.dtype.name in ("f16", "bf16"):
-                raise RunError(
-                    "the cupy backend computes in f32 and f64",
-                    node.span,
-                    found=f"`{node.type}`",
-                    hint="train with `precision = f32`",
-                )
-        endings, outputs = _endings(plan)
-        program = Program((*kernels(plan, self.abilities), *endings))
-        source = "\n".join(program.functions.values())
-        return CupyExecutable(plan, program, outputs, self.device, source)
+        made = program_of(plan)
+        source = "\n".join(made.program.functions.values())
+        return CupyExecutable(plan, made.program, made.outputs, self.device, source)

@@ -9,10 +9,10 @@ import pytest
 
 import weft
 from cupy_backend.emulated import BACKEND, emulated
+from cupy_backend.stopping import Killed, Killing
 from weft.runtime import backends
 from weft.runtime.backends import backend_named
 from weft.runtime.feed import rows_of
-from weft.runtime.reporting import Epoch, Silent
 from weft.runtime.session import Session, session_for
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -74,17 +74,6 @@ def test_training_and_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert resumed.steps == whole.steps
     for name, value in whole.tensors.items():
         np.testing.assert_array_equal(resumed.tensors[name], value)
-
-
-class Killed(Exception):
-    pass
-
-
-class Killing(Silent):
-    """Ends the process's run after its first epoch."""
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        raise Killed
 
 
 def test_state_is_sent_and_fetched_when_it_is_needed() -> None:
