@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from weft.compiler.costs import Cost
+from weft.compiler.graph import Node
 from weft.compiler.plan import Abilities, Plan
+from weft.compiler.types import DType
 
 Arrays = Mapping[str, np.ndarray]
 Step = Callable[[Arrays], Arrays]
@@ -65,6 +69,61 @@ class Executable(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Part:
+    """A piece of a step that is timed by itself. Pieces of one name are the same code."""
+
+    name: str
+    kind: str
+    nodes: tuple[Node, ...]
+    cost: Cost  # of a call
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one run of a timed step took: for each part its nanoseconds, and how often it ran."""
+
+    nanoseconds: np.ndarray
+    calls: np.ndarray
+
+
+class Timed(Protocol):
+    """A compiled graph with a clock between its parts; otherwise the code of an `Executable`."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]: ...
+
+    def bind(self, state: Arrays) -> Callable[[Arrays], Timing]:
+        """Like `Executable.bind`, but a run gives its times instead of the outputs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The best that a machine does, as measured, on as many threads as a step has.
+
+    `flops`: operations a second of a large product of matrices; `copies`: for sizes in rising
+    order, bytes that a copy reads and writes, and how many it moves a second.
+    """
+
+    flops: float
+    copies: tuple[tuple[int, float], ...]
+
+    @property
+    def fastest_copy(self) -> tuple[int, float]:
+        """Its size and its rate: that of memory close to the cores."""
+        return max(self.copies, key=lambda copy: copy[1])
+
+    def bandwidth(self, size: int) -> float:
+        """Bytes a second of a copy that touches so many bytes."""
+        sizes, rates = zip(*self.copies, strict=True)
+        return float(np.interp(np.log2(max(size, 1)), np.log2(sizes), rates))
+
+    def floor(self, cost: Cost) -> float:
+        """Seconds that the operations or the memory of a cost take at least."""
+        return max(cost.flops / self.flops, cost.bytes / self.bandwidth(cost.bytes))
+
+
 class Backend(Protocol):
     """Turns planned graphs into executables."""
 
@@ -88,6 +147,33 @@ class Backend(Protocol):
         """These arrays as state for many steps of several executables."""
         ...
 
+    @property
+    def threads(self) -> int:
+        """How many threads its steps use at most."""
+        ...
+
+    def use_threads(self, count: int) -> None:
+        """Let all steps of this process use so many threads."""
+        ...
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The distributions, beside Weft's own, whose versions its results depend on."""
+        ...
+
+    @property
+    def traits(self) -> Mapping[str, object]:
+        """What the last bits of its results depend on, beside those versions."""
+        ...
+
     def compile(self, plan: Plan) -> Executable:
         """Raises RunError for what the backend can't say."""
+        ...
+
+    def timed(self, plan: Plan) -> Timed:
+        """As `compile`, for a profile."""
+        ...
+
+    def peaks(self, dtype: DType) -> Peaks:
+        """Measured anew each time: about a second."""
         ...

@@ -25,7 +25,7 @@ from weft.compiler.pipeline import Target, lower
 from weft.compiler.plan import Buffer, Plan
 from weft.compiler.program import Experiment, Program, State
 from weft.compiler.receptive import ReceptiveField, by_kernel, largest, receptive_fields
-from weft.compiler.types import TensorType, static_shape
+from weft.compiler.types import DType, TensorType, static_shape
 
 # Elementwise ops that move or choose numbers and compute none.
 _FREE = frozenset({"cast", "stop_gradient", "select"})
@@ -244,12 +244,12 @@ def flops(node: Node) -> int:
     """Floating-point operations: an elementary function counts as one, a comparison too."""
     operand = node.inputs[0] if node.inputs else node
     kind, name = node.op.kind, node.op.name
-    if kind is Kind.CONTRACTION:
-        return 2 * multiply_adds(node)
+    if kind is Kind.ELEMENTWISE:
+        return _size(node) if is_flop(name, operand.type.dtype, node.type.dtype) else 0
     if operand.type.dtype.kind != "float" and node.type.dtype.kind != "float":
         return 0
-    if kind is Kind.ELEMENTWISE:
-        return 0 if name in _FREE else _size(node)
+    if kind is Kind.CONTRACTION:
+        return 2 * multiply_adds(node)
     if kind is Kind.REDUCTION:
         return _size(operand)
     if kind is Kind.WINDOW:
@@ -262,6 +262,11 @@ def flops(node: Node) -> int:
     if name == "scatter_add":
         return _size(node.inputs[2])
     return 0
+
+
+def is_flop(op: str, operand: DType, result: DType) -> bool:
+    """Whether an elementwise op of these types is a floating-point operation."""
+    return op not in _FREE and "float" in (operand.kind, result.kind)
 
 
 def _size(node: Node) -> int:

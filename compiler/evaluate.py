@@ -98,7 +98,9 @@ def evaluate_node(
 ) -> np.ndarray:
     """One primitive applied to arrays; its symbolic attributes are bound to `sizes`."""
     assert node.op.evaluate is not None, node
-    attributes = {k: _bound(v, sizes or {}) for k, v in node.attributes.items()}
+    attributes = node.attributes
+    if sizes:
+        attributes = {k: _bound(v, sizes) for k, v in attributes.items()}
     return np.asarray(node.op.evaluate(*operands, **attributes))
 
 

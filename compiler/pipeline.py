@@ -4,8 +4,8 @@
     graph --share, bind, pack, decompose, optimise--> primitives of known sizes over arenas
           --fuse--> groups --plan--> places and an order --backend--> code
 
-Every pass is a pure function. The graph is verified before the first and after the last; where
-something is wrong, after each, to name the pass that did it. `stop_after` names the pass after
+Every pass is a pure function. The graph is verified after the last one; where something is wrong,
+before the first and after each, to name the one that did it. `stop_after` names the pass after
 which `lower` returns.
 """
 
@@ -90,7 +90,6 @@ def lower(graph: Graph, target: Target, stop_after: str | None = None) -> Graph:
             expected=one_of(names),
             hint=did_you_mean(stop_after, names),
         )
-    _checked(graph, "the front end")
     steps = PASSES if stop_after is None else PASSES[: names.index(stop_after) + 1]
     try:
         lowered = graph
@@ -107,6 +106,7 @@ def lower(graph: Graph, target: Target, stop_after: str | None = None) -> Graph:
 
 def _find_fault(graph: Graph, target: Target, steps: Sequence[Pass]) -> None:
     """Go the way again, with a look at each graph on it: raises for the first that is wrong."""
+    _checked(graph, "the front end")
     for step in steps:
         graph = step.run(graph, target)
         _checked(graph, f"the pass `{step.name}`")

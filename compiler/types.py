@@ -65,6 +65,7 @@ _NUMPY_NAMES = {
     "u32": "uint32",
     "u64": "uint64",
     "f16": "float16",
+    "bf16": "bfloat16",
     "f32": "float32",
     "f64": "float64",
 }
@@ -72,8 +73,8 @@ _NUMPY_NAMES = {
 
 def dtype_of(array: np.ndarray) -> DType:
     """The element type of a NumPy array; a TypeError for types that Weft does not have."""
-    for dtype in DTYPES.values():
-        if dtype.numpy == array.dtype:
+    for name, dtype in DTYPES.items():
+        if array.dtype.name == _NUMPY_NAMES[name] and array.dtype == dtype.numpy:
             return dtype
     raise TypeError(f"no element type for {array.dtype}")
 

@@ -1,11 +1,41 @@
-"""The backends by name; each is imported when it is first asked for."""
+"""The backends by name, what each needs, and which is the fastest that can run here.
+
+A backend is imported when it is first asked for: finding out what is installed imports nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
 
 from weft.backends.base import Backend
 from weft.compiler.errors import RunError, did_you_mean, one_of
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a backend is had: what loads it, and the modules that it needs, from an extra of Weft's.
+
+    `missing` tells what else it needs and does not find, such as a device.
+    """
+
+    load: Callable[[], Backend]
+    needs: tuple[str, ...] = ()
+    extra: str = ""
+    missing: Callable[[], str | None] = lambda: None
+
+    @property
+    def absent(self) -> list[str]:
+        """The modules that it needs and that aren't installed."""
+        return [name for name in self.needs if find_spec(name) is None]
+
+    @property
+    def lacks(self) -> str | None:
+        """What keeps it from running here, in words; None where it can run."""
+        if self.absent:
+            return f"`{'`, `'.join(self.absent)}` not installed"
+        return self.missing()
 
 
 def _numpy() -> Backend:
@@ -27,19 +57,43 @@ def _cupy() -> Backend:
     return CupyBackend(device())
 
 
-# The fastest that is installed comes first.
-BACKENDS: Mapping[str, Callable[[], Backend]] = {"numpy": _numpy, "tvm": _tvm, "cupy": _cupy}
+def _no_gpu() -> str | None:
+    from weft.backends.cupy.driver import missing
+
+    return missing()
+
+
+# The fastest comes first; the last one runs everywhere.
+BACKENDS: Mapping[str, Entry] = {
+    "cupy": Entry(_cupy, ("cupy",), "cuda", _no_gpu),
+    "tvm": Entry(_tvm, ("tvm", "scipy_openblas32"), "tvm"),
+    "numpy": Entry(_numpy),
+}
 AUTO = "auto"
 
 
+def installed() -> tuple[str, ...]:
+    """The backends that can run here, the fastest first."""
+    return tuple(name for name, entry in BACKENDS.items() if entry.lacks is None)
+
+
 def backend_named(name: str) -> Backend:
-    """The backend of this name; `auto` is the fastest. Raises RunError when there is none."""
+    """The backend of this name; `auto` is the fastest that can run here.
+
+    Raises RunError when there is none of the name, and for one that can't run here.
+    """
     if name == AUTO:
-        return next(iter(BACKENDS.values()))()
+        name = installed()[0]
     if name not in BACKENDS:
         raise RunError(
             f"there is no backend `{name}`",
             expected=one_of([AUTO, *BACKENDS]),
             hint=did_you_mean(name, BACKENDS),
         )
-    return BACKENDS[name]()
+    entry = BACKENDS[name]
+    lacks = entry.lacks
+    if lacks is not None:
+        other = f"run on another: `--backend {installed()[0]}`"
+        remedy = f'`pip install "weft[{entry.extra}]"`, or {other}' if entry.absent else other
+        raise RunError(f"the backend `{name}` can't run here", found=lacks, hint=remedy)
+    return entry.load()

@@ -5,7 +5,7 @@ step -> rows (a pure function) -> one gather a window -> a list of inputs, one e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,6 +61,11 @@ class Feed:
         found = {plan.size(0): None, plan.size(plan.steps_per_epoch - 1): None}
         return tuple(found)
 
+    def compile(self) -> None:
+        """Make now what batches of these sizes will need."""
+        for size in self.sizes if self.fields.mapped else ():
+            self._prepare.compile(size)
+
     def window(self, step: int, limit: int) -> tuple[int, list[Inputs]]:
         """The batch size and the inputs of `step` and some steps after it, below `limit`.
 
@@ -79,19 +84,28 @@ class Feed:
         return size, self._full[:count] if size == batch else [self._ragged]
 
 
-def rows_of(
-    fields: Fields, names: frozenset[str], backend: Backend
-) -> Callable[[Indices], Mapping[str, Array]]:
-    """A function that gives the named fields of any rows, as new arrays."""
-    prepare = Prepare(fields, names, backend)
-    arrays = {} if fields.mapped else {n: a for n, a in fields.arrays.items() if n in names}
+@dataclass(eq=False)
+class Rows:
+    """The named fields of any rows, as new arrays."""
 
-    def rows(indices: Indices) -> Mapping[str, Array]:
-        if fields.mapped:
-            return prepare(fields.raw(indices), len(indices))
-        return gather(arrays, indices)
+    fields: Fields
+    names: frozenset[str]
+    backend: Backend
 
-    return rows
+    def __post_init__(self) -> None:
+        self._prepare = Prepare(self.fields, self.names, self.backend)
+        whole = {} if self.fields.mapped else self.fields.arrays
+        self._arrays = {name: array for name, array in whole.items() if name in self.names}
+
+    def __call__(self, indices: Indices) -> Mapping[str, Array]:
+        if self.fields.mapped:
+            return self._prepare(self.fields.raw(indices), len(indices))
+        return gather(self._arrays, indices)
+
+    def compile(self, sizes: Iterable[int]) -> None:
+        """Make now what so many rows at once will need."""
+        for size in sizes if self.fields.mapped else ():
+            self._prepare.compile(size)
 
 
 @dataclass(eq=False)
@@ -104,11 +118,15 @@ class Prepare:
     _steps: dict[int, Step] = field(default_factory=dict)
 
     def __call__(self, columns: Inputs, size: int) -> Inputs:
+        return self.compile(size)({**columns, **self.fields.fitted})
+
+    def compile(self, size: int) -> Step:
+        """The code for so many rows; made once."""
         if size not in self._steps:
             graph = self.fields.prepare
             outputs = {n: node for n, node in graph.named_outputs.items() if n in self.names}
             self._steps[size] = compiled(graph.with_outputs(outputs), self.backend, {"batch": size})
-        return self._steps[size]({**columns, **self.fields.fitted})
+        return self._steps[size]
 
 
 def _window(batch: int, types: list[tuple[tuple[int, ...], np.dtype]]) -> int:

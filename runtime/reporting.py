@@ -32,6 +32,14 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Compiling:
+    """Code is made for batches of these sizes: those that train, and those of evaluation."""
+
+    train: tuple[int, ...]
+    evaluation: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Progress:
     """Somewhere in an epoch (counted from 1): means of the metrics since it began, and the pace."""
 
@@ -73,6 +81,8 @@ class Reporter(Protocol):
 
     def on_start(self, start: Start) -> None: ...
 
+    def on_compile(self, compiling: Compiling) -> None: ...
+
     def on_step(self, progress: Progress) -> None: ...
 
     def on_epoch(self, epoch: Epoch) -> None: ...
@@ -84,6 +94,9 @@ class Silent:
     """A reporter that says nothing."""
 
     def on_start(self, start: Start) -> None:
+        pass
+
+    def on_compile(self, compiling: Compiling) -> None:
         pass
 
     def on_step(self, progress: Progress) -> None:

@@ -230,8 +230,8 @@ class RunFolder:
         return [f"{key}: {then.get(key, 'none')} -> {current.get(key, 'none')}" for key in keys]
 
 
-def environment(threads: int, packages: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What a run's numbers can depend on: versions, machine and the threads it uses.
+def environment(packages: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a run's numbers can depend on: versions and machine.
 
     `packages` adds to the core ones, for what a backend needs. It holds no names of people or
     machines, and no time.
@@ -248,7 +248,6 @@ def environment(threads: int, packages: tuple[str, ...] = ()) -> dict[str, Any]:
         "system": platform.system(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
-        "threads": threads,
     }
 
 

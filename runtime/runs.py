@@ -61,6 +61,14 @@ def run(
     return folder
 
 
+def begun_on(out: Path | None) -> str | None:
+    """The backend of the run in a folder; None where none has begun."""
+    if out is None or not RunFolder(out).begun:
+        return None
+    found: str | None = RunFolder.open(out).record.get("backend")
+    return found
+
+
 def _begin(folder: RunFolder, loaded: Loaded, backend: Backend) -> None:
     standing = resolved(loaded.source, loaded.base)
     assert loaded.experiment.data is not None  # else `loaded.columns` has raised

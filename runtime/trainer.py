@@ -20,17 +20,16 @@ from weft.backends.base import Backend
 from weft.compiler.errors import Diagnostic, RunError
 from weft.compiler.types import static_shape
 from weft.runtime.checkpoint import Checkpoint, checkpoint_path, latest, load, rotate, save
-from weft.runtime.data.batches import BatchPlan
+from weft.runtime.data.batches import BatchPlan, sizes
 from weft.runtime.evaluation import evaluate
-from weft.runtime.feed import Feed, rows_of
+from weft.runtime.feed import Feed, Rows
 from weft.runtime.ledger import Ledger, criterion
 from weft.runtime.loading import Loaded
 from weft.runtime.nonfinite import failure, origin
-from weft.runtime.reporting import Epoch, Progress, Reporter, Result, Start
+from weft.runtime.reporting import Compiling, Epoch, Progress, Reporter, Result, Start
 from weft.runtime.run_folder import RunFolder, environment
 from weft.runtime.session import session_for
 from weft.runtime.signals import Interrupted, noted
-from weft.runtime.threads import threads
 
 REPORT_SECONDS = 0.1
 KEPT_CHECKPOINTS = 2
@@ -41,8 +40,8 @@ Metrics = dict[str, float]
 
 
 def here(backend: Backend) -> dict[str, object]:
-    """What the last bits of a run depend on: versions, machine, threads, backend."""
-    return {**environment(threads()), "backend": backend.name}
+    """What the last bits of a run depend on: versions, machine, backend."""
+    return {**environment(backend.packages), "backend": backend.name, **backend.traits}
 
 
 @dataclass(eq=False)
@@ -71,7 +70,7 @@ class Trainer:
         )
         fields, session = self.loaded.fields, self.session
         self.feed = Feed(fields, plan, session.fields("train_step"), self.backend)
-        self.rows = rows_of(fields, session.fields("eval_step"), self.backend)
+        self.rows = Rows(fields, session.fields("eval_step"), self.backend)
         self.losses = tuple(o.name for o in experiment.forward.objectives)
         self.rule = criterion(experiment, parts)
         watched = {"valid"} | ({self.rule.split} if self.rule else set())
@@ -93,6 +92,7 @@ class Trainer:
         with noted() as self._signals, np.errstate(all="ignore"):
             warnings = self._begin()
             self.reporter.on_start(self._start(warnings))
+            self._compile()
             self._began, self._from = time.perf_counter(), self.step
             self._epoch_began = self._began
             while not self.ledger.stopped:
@@ -129,9 +129,21 @@ class Trainer:
                 for difference in self.folder.moved(here(self.backend))
             ]
         self.folder.metrics.keep(self.step - 1 if self._epoch_pending else self.step)
+        return (*self.loaded.warnings, *warnings)
+
+    def _compile(self) -> None:
+        """Make all code that the run will need, so that no step waits for a compiler."""
+        measured = [*self.evaluated, *({"test"} & self.loaded.parts.keys() - {*self.evaluated})]
+        batch = self.settings.batch
+        found = {size: None for s in measured for size in sizes(self.loaded.parts[s], batch)}
+        self.reporter.on_compile(Compiling(self.feed.sizes, tuple(found)))
+        self.feed.compile()
+        self.rows.compile(found)
         for size in self.feed.sizes:
             self.session.step("train_step", size)
-        return (*self.loaded.warnings, *warnings)
+        for size in found:
+            self.session.step("eval_step", size)
+        self.session.step("epoch_end")
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         self.session.load(checkpoint.tensors)

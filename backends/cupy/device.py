@@ -47,6 +47,9 @@ Replay = Callable[[Sequence[np.ndarray]], Waiting]
 
 
 class Device(Protocol):
+    @property
+    def name(self) -> str: ...
+
     def allocate(self, size: int) -> Memory:
         """Zero bytes."""
         ...
@@ -65,4 +68,8 @@ class Device(Protocol):
         self, work: Callable[[], None], inputs: Sequence[Memory], outputs: Sequence[Span]
     ) -> Replay:
         """Launches, to be done again and again with as little delay as the device allows."""
+        ...
+
+    def timed(self, pieces: Sequence[Callable[[], None]]) -> Sequence[float]:
+        """Nanoseconds of each piece of work, one after the other."""
         ...

@@ -12,6 +12,7 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,12 @@ class Gpu:
     nvrtc: Any
 
     @cached_property
+    def name(self) -> str:
+        cuda = self.cupy.cuda
+        found: bytes = cuda.runtime.getDeviceProperties(cuda.device.get_device_id())["name"]
+        return found.decode()
+
+    @cached_property
     def compute(self) -> Any:
         return self.cupy.cuda.Stream(non_blocking=True)
 
@@ -134,6 +141,17 @@ class Gpu:
             work()
             graph = self.compute.end_capture()
         return _Replay(self, graph, inputs, outputs)
+
+    def timed(self, pieces: Sequence[Callable[[], None]]) -> Sequence[float]:
+        cuda = self.cupy.cuda
+        marks = [cuda.Event() for _ in range(len(pieces) + 1)]
+        with self.compute:
+            marks[0].record(self.compute)
+            for piece, mark in zip(pieces, marks[1:], strict=True):
+                piece()
+                mark.record(self.compute)
+        self.compute.synchronize()
+        return [1e6 * cuda.get_elapsed_time(a, b) for a, b in pairwise(marks)]
 
 
 def _library(steps: tuple[int, int], columns: int, cublas: Any) -> tuple[int, int]:

@@ -5,7 +5,7 @@ Addresses are relative to where each buffer is, so that a program can be bound m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from weft.backends.cupy.code import WORK, Call, Launch
@@ -46,10 +46,10 @@ Locate = Callable[[Port], Address]
 
 @dataclass(eq=False)
 class Program:
-    """The functions and the runs of a plan's kernels."""
+    """The functions of a plan's kernels, and the runs of each kernel when a step runs it."""
 
     kernels: Sequence[Kernel]
-    runs: list[Run] = field(default_factory=list)
+    kernels_run: list[tuple[Kernel, tuple[Run, ...]]] = field(default_factory=list)
     functions: dict[str, str] = field(default_factory=dict)
     work_bytes: int = 0
     _printed: dict[tuple[str, frozenset[int]], tuple[Call, ...]] = field(default_factory=dict)
@@ -65,8 +65,16 @@ class Program:
             return
         places = [locate(port) for port in kernel.ports]
         aligned = frozenset(i for i, p in enumerate(places) if p.offset % ALIGNED == 0)
-        for call in self._calls(kernel, aligned):
-            self.runs.append(Run(call, tuple(self._place(port, places) for port in call.ports)))
+        runs = [
+            Run(call, tuple(self._place(port, places) for port in call.ports))
+            for call in self._calls(kernel, aligned)
+        ]
+        self.kernels_run.append((kernel, tuple(runs)))
+
+    @property
+    def runs(self) -> Iterator[Run]:
+        """All calls of a step in order."""
+        return (run for _, runs in self.kernels_run for run in runs)
 
     def _calls(self, kernel: Kernel, aligned: frozenset[int]) -> tuple[Call, ...]:
         """The calls of a kernel, whose ports are numbered: kernels of one text share them."""

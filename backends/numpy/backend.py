@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 
 from weft.backends.arrays import aligned, checked_state
-from weft.backends.base import Arrays, Held, HostState, Step
+from weft.backends.base import Arrays, Held, HostState, Part, Peaks, Step, Timing
 from weft.backends.numpy import blas
 from weft.backends.numpy.loops import loop_scratch
 from weft.backends.numpy.ops import TABLE, scratch
 from weft.backends.numpy.printer import print_source
+from weft.backends.numpy.timing import Clock, peaks
 from weft.compiler.composites import bodies
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Node
 from weft.compiler.plan import Abilities, Plan
+from weft.compiler.types import DType
 
 _IN_PLACE = frozenset(
     {
@@ -68,15 +70,10 @@ def _on_one_thread(step: Step) -> Step:
     found = blas.controls()
     if found is None or found[0]() == 1:
         return step
-    ask, tell = found
 
     def alone(inputs: Arrays) -> Arrays:
-        before = ask()
-        tell(1)
-        try:
+        with blas.one_thread():
             return step(inputs)
-        finally:
-            tell(before)
 
     return alone
 
@@ -97,6 +94,28 @@ _ABILITIES = Abilities(
 )
 
 
+@dataclass(frozen=True, eq=False)
+class NumpyTimed:
+    """The same code with a clock after the lines of each group."""
+
+    executable: NumpyExecutable
+    clock: Clock
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return tuple(self.clock.parts)
+
+    def bind(self, state: Arrays) -> Callable[[Arrays], Timing]:
+        """See `Timed.bind`."""
+        step = self.executable.bind(state, quiet=True)
+
+        def run(inputs: Arrays) -> Timing:
+            step(inputs)
+            return self.clock.taken()
+
+        return run
+
+
 @dataclass(frozen=True)
 class NumpyBackend:
     """The reference backend: NumPy and nothing else, in f32 and f64."""
@@ -105,12 +124,44 @@ class NumpyBackend:
     ops: frozenset[str] = frozenset(TABLE)
     composites: frozenset[str] = frozenset()
     abilities: Abilities = _ABILITIES
+    packages: tuple[str, ...] = ()
+
+    @property
+    def threads(self) -> int:
+        return blas.threads()
+
+    def use_threads(self, count: int) -> None:
+        """See `Backend.use_threads`: products of matrices have them; all else runs on one."""
+        found = blas.controls()
+        if found is not None:
+            found[1](count)
+
+    @property
+    def traits(self) -> Mapping[str, object]:
+        """Sums in another order, such as that of more threads, end in other bits."""
+        return {"threads": self.threads}
 
     def hold(self, arrays: Arrays) -> Held:
         return HostState(arrays)
 
     def compile(self, plan: Plan) -> NumpyExecutable:
         """Print, run the printed definitions, and keep both."""
+        self._check(plan)
+        source, namespace = print_source(plan, self.abilities)
+        return NumpyExecutable(plan, source, _define(source, namespace, plan.graph.name))
+
+    def timed(self, plan: Plan) -> NumpyTimed:
+        """See `Backend.timed`: a part is the lines of a group."""
+        self._check(plan)
+        source, namespace = print_source(plan, self.abilities, timed=True)
+        make = _define(source, namespace, plan.graph.name)
+        return NumpyTimed(NumpyExecutable(plan, source, make), namespace["clock"])
+
+    def peaks(self, dtype: DType) -> Peaks:
+        """See `Backend.peaks`: NumPy multiplies on several threads, and copies on one."""
+        return peaks(dtype)
+
+    def _check(self, plan: Plan) -> None:
         for node in (n for part in (plan.graph, *bodies(plan.graph)) for n in part.nodes):
             if node.op.name not in self.ops:
                 raise RunError(f"the numpy backend has no rule for `{node.op.name}`", node.span)
@@ -121,8 +172,6 @@ class NumpyBackend:
                     found=f"`{node.type}`",
                     hint="train with `precision = f32`",
                 )
-        source, namespace = print_source(plan, self.abilities)
-        return NumpyExecutable(plan, source, _define(source, namespace, plan.graph.name))
 
 
 def _define(source: str, namespace: Mapping[str, Any], name: str) -> Callable[..., Step]:

@@ -8,11 +8,13 @@ next to nothing below a millisecond of work.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from math import prod
 
+from weft.backends.cores import cores
 from weft.backends.numpy.template import shape_of
 from weft.compiler.composites import bodies
 from weft.compiler.graph import Graph, Node
@@ -42,6 +44,28 @@ def controls() -> tuple[Callable[[], int], Callable[[int], object]] | None:
                 tell.argtypes, tell.restype = (ctypes.c_int,), None
                 return ask, tell
     return None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep to one thread inside; as it was before, where that is known, afterwards."""
+    found = controls()
+    if found is None:
+        yield
+        return
+    ask, tell = found
+    before = ask()
+    tell(1)
+    try:
+        yield
+    finally:
+        tell(before)
+
+
+def threads() -> int:
+    """The threads of the linear algebra library, or else the cores that this process may use."""
+    found = controls()
+    return found[0]() if found is not None else cores()
 
 
 def wants_one_thread(graph: Graph) -> bool:

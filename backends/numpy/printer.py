@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from weft.backends.numpy.ops import TABLE
+from weft.backends.numpy.timing import Clock
 from weft.compiler.errors import RunError
 from weft.compiler.evaluate import evaluate_node
 from weft.compiler.graph import Node
@@ -33,11 +34,16 @@ from weft.compiler.plan import Abilities, Buffer, Plan
 from weft.compiler.types import DType, TensorType, static_shape
 
 
-def print_source(plan: Plan, abilities: Abilities) -> tuple[str, dict[str, Any]]:
-    """The source, and the objects that its free names stand for."""
+def print_source(
+    plan: Plan, abilities: Abilities, timed: bool = False
+) -> tuple[str, dict[str, Any]]:
+    """The source, and the objects that its free names stand for.
+
+    When `timed`, one of them is a `Clock`, called `clock`: it hears when a group's lines are done.
+    """
     reserved: frozenset[str] = frozenset()
     while True:
-        printer = Printer(plan, abilities, reserved=reserved)
+        printer = Printer(plan, abilities, reserved=reserved, clock=Clock() if timed else None)
         source = printer.run()
         if not printer.clashes:
             return source, printer.space
@@ -64,8 +70,11 @@ class Printer:
         abilities: Abilities,
         outer: Printer | None = None,
         reserved: frozenset[str] = frozenset(),
+        clock: Clock | None = None,
     ) -> None:
         self.plan, self.abilities, self.outer = plan, abilities, outer
+        self.clock: Clock | None = clock if outer is None else outer.clock
+        self._group = ""  # the number of the group that is printed; behind that of a loop around
         self.space: dict[str, Any] = {"view": view, "ndarray": np.ndarray, "refuse": refuse}
         self.constants: list[str] = []
         self._functions: list[str] = []
@@ -330,8 +339,12 @@ class Printer:
 
     def _body(self) -> list[str]:
         self._print_inputs()
+        if self.clock is not None and self.outer is None:
+            self.line(f"{self.use('clock', self.clock)}.begin()")
         place = {node: i for i, node in enumerate(self.plan.order)}
+        around = "" if self.outer is None else f"{self.outer._group}."
         for number, group in enumerate(self.plan.groups):
+            self._group = f"{around}{number}"
             nodes = sorted(
                 (n for n in group.nodes if n not in self.plan.views), key=place.__getitem__
             )
@@ -340,6 +353,8 @@ class Printer:
                 self.line(_comment(number, group))
             for node in nodes:
                 TABLE[node.op.name](self, node)
+            if nodes and self.clock is not None:
+                self.line(f"clock.mark({self.clock.part(self.plan, group, self._group, nodes)})")
         self._print_end()
         body: list[str] = []
         for line in self._lines:

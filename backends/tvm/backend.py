@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from weft.backends.arrays import aligned, checked_state
-from weft.backends.base import Arrays, Held, HostState, Step
+from weft.backends.base import Arrays, Held, HostState, Part, Peaks, Step, Timing
 from weft.backends.tvm import blas, native, target
-from weft.backends.tvm.program import ARENA, Program
+from weft.backends.tvm.peaks import peaks
+from weft.backends.tvm.pool import POOL
+from weft.backends.tvm.program import ARENA, CLOCK, Program
 from weft.compiler.composites import bodies
+from weft.compiler.costs import kernel_cost
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Node
 from weft.compiler.kernel_text import text
@@ -22,7 +25,7 @@ from weft.compiler.passes.kernels import kernels
 from weft.compiler.passes.turn_kernels import loop_scratch
 from weft.compiler.passes.views import Layout
 from weft.compiler.plan import Abilities, Buffer, Plan
-from weft.compiler.types import static_shape
+from weft.compiler.types import DType, static_shape
 
 
 def _scratch(node: Node) -> int:
@@ -106,6 +109,7 @@ class _Bound:
             held[buffer] = array
             if buffer in self.slots:
                 table[self.slots[buffer]] = _place(array)
+        POOL.prepare()
         self.run(self.pointer)
         results = {name: self._result(node, held) for name, node in self.outputs}
         for store, value in [(s, self._result(s.source, held)) for s in self.plan.stores]:
@@ -149,6 +153,34 @@ def _void(array: np.ndarray) -> Any:
     return ctypes.c_void_p(_place(array))
 
 
+@dataclass(frozen=True, eq=False)
+class TvmTimed:
+    """The same kernels, called by a step that reads a clock after each."""
+
+    executable: TvmExecutable
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        return tuple(
+            Part(name, type(kernel).__name__.lower(), kernel.nodes, kernel_cost(kernel))
+            for name, kernel in self.executable.program.calls
+        )
+
+    def bind(self, state: Arrays) -> Callable[[Arrays], Timing]:
+        """See `Timed.bind`."""
+        bound = _Bound(self.executable, state)
+        clock = np.zeros((1 + len(self.parts), 2), np.int64)
+        bound.kept.append(clock)
+        bound.table[bound.slots[CLOCK]] = _place(clock)
+
+        def run(inputs: Arrays) -> Timing:
+            clock[...] = 0
+            bound.step(inputs)
+            return Timing(clock[1:, 0].copy(), clock[1:, 1].copy())
+
+        return run
+
+
 @dataclass(frozen=True)
 class TvmBackend:
     """Native code for the CPU, in f32 and f64."""
@@ -156,6 +188,7 @@ class TvmBackend:
     name: str = "tvm"
     composites: frozenset[str] = frozenset()
     abilities: Abilities = _ABILITIES
+    packages: tuple[str, ...] = ("apache-tvm", "scipy-openblas32")
 
     @cached_property
     def ops(self) -> frozenset[str]:
@@ -164,9 +197,32 @@ class TvmBackend:
     def hold(self, arrays: Arrays) -> Held:
         return HostState(arrays)
 
+    @property
+    def threads(self) -> int:
+        return POOL.width
+
+    def use_threads(self, count: int) -> None:
+        """See `Backend.use_threads`."""
+        POOL.use(count)
+
+    @property
+    def traits(self) -> Mapping[str, object]:
+        """The processor that code is made for. How many threads there are does not matter."""
+        return {"processor": target.processor()}
+
     def compile(self, plan: Plan) -> TvmExecutable:
         """Kernels from the plan's groups, and native code from them."""
+        return self._compile(plan)
 
+    def timed(self, plan: Plan) -> TvmTimed:
+        """See `Backend.timed`: a part is a call of a kernel, as it stands in the code."""
+        return TvmTimed(self._compile(plan, timed=True))
+
+    def peaks(self, dtype: DType) -> Peaks:
+        """See `Backend.peaks`."""
+        return peaks(dtype)
+
+    def _compile(self, plan: Plan, timed: bool = False) -> TvmExecutable:
         for node in (n for part in (plan.graph, *bodies(plan.graph)) for n in part.nodes):
             if node.type.dtype.name in ("f16", "bf16"):
                 raise RunError(
@@ -177,7 +233,7 @@ class TvmBackend:
                 )
         blas.load()
         made = kernels(plan, self.abilities)
-        program = Program(made)
+        program = Program(made, timed)
         module = native.compiled(program.module(), target.host())
         source = "\n".join(text(kernel) for kernel in made)
         return TvmExecutable(plan, program, module["step"], source)

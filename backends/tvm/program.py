@@ -3,10 +3,16 @@
     step(table)    the table holds addresses: the arena's, then those of all other buffers
 
 A loop calls the kernels of a turn with addresses that it works out at the beginning of the turn.
+
+A timed program reads a clock after each call and adds up, in a table of its own, the nanoseconds
+and the number of each kernel's calls:
+
+    clock          | now | unused | time, calls of part 0 | time, calls of part 1 | ...
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +31,7 @@ from weft.compiler.kernel import Convolution, Kernel, Nest, Product, Special, Tr
 from weft.compiler.kernel_text import text
 from weft.compiler.plan import Buffer
 
-ARENA = "arena"
+ARENA, CLOCK = "arena", "clock"
 _ADDRESS = "int64"
 
 # TVM tells LLVM that what is behind two names is never the same memory. That holds within a
@@ -36,6 +42,22 @@ define i32 @{_BARRIER}() {{
   call void asm sideeffect "", "~{{memory}}"()
   ret i32 0
 }}
+"""
+
+_MOST = 1 << 30  # numbers in the clock's table, more than there are
+_NOW = "weft_now"
+_NOW_CODE = """
+define i64 @{now}() {{
+  %time = alloca [2 x i64]
+  %failed = call i32 @clock_gettime(i32 {clock}, ptr %time)
+  %seconds = load i64, ptr %time
+  %place = getelementptr i64, ptr %time, i64 1
+  %rest = load i64, ptr %place
+  %whole = mul i64 %seconds, 1000000000
+  %now = add i64 %whole, %rest
+  ret i64 %now
+}}
+declare i32 @clock_gettime(i32, ptr)
 """
 
 
@@ -55,13 +77,22 @@ class _Scope:
 
 @dataclass(eq=False)
 class Program:
-    """Functions by the text of their kernel, and the slots of the table."""
+    """Functions by the text of their kernel, and the slots of the table.
+
+    `calls` are the kernels as they stand in the code, those of a loop once, with their functions'
+    names.
+    """
 
     kernels: Sequence[Kernel]
+    timed: bool = False
     slots: dict[Buffer | str, int] = field(default_factory=lambda: {ARENA: 0})
     functions: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    calls: list[tuple[str, Kernel]] = field(default_factory=list)
+    _clock: Any = None
 
     def __post_init__(self) -> None:
+        if self.timed:
+            self.slots[CLOCK] = len(self.slots)
         self._collect(self.kernels, frozenset())
 
     def _collect(self, kernels: Sequence[Kernel], known: frozenset[Buffer]) -> None:
@@ -81,11 +112,15 @@ class Program:
             found[buffer], statement = tir.bind(f"a{slot}", tir.load(memory, tir.number(slot)))
             body.append(statement)
         places = {buffer: place for buffer, place in found.items() if isinstance(buffer, Buffer)}
+        outside = [_BARRIER_CODE]
+        if self.timed:
+            outside.append(_NOW_CODE.format(now=_NOW, clock=time.CLOCK_MONOTONIC))
+            body += self._begin(found[CLOCK])
         body += self._calls(self.kernels, _Scope(found[ARENA], places))
         whole = s.AttrStmt(
             ir.StringImm("default"),
             "pragma_import_llvm",
-            ir.StringImm(_BARRIER_CODE),
+            ir.StringImm("".join(outside)),
             tir.sequence(body),
         )
         step = tirx.PrimFunc([table], whole).with_attr({"global_symbol": "step"})
@@ -98,7 +133,28 @@ class Program:
                 found.append(self._turns(kernel, scope))
             else:
                 found += [self._call(kernel, scope), tir.external(_BARRIER)]
+                if self.timed:
+                    found += self._mark(2 * len(self.calls))
         return found
+
+    def _begin(self, address: Expr) -> list[Stmt]:
+        """The clock's table, and the time at which the step begins."""
+        pointer, bound = tir.bind("clock", tirx.reinterpret(_pointer("int64"), address))
+        self._clock, declare = tir.memory("clock", "int64", _MOST, pointer)
+        return [bound, declare, tir.store(self._clock, tir.number(0), _now())]
+
+    def _mark(self, place: int) -> list[Stmt]:
+        """A call is done: its part has the time since the last mark."""
+        last, spent, count = (tir.number(i) for i in (0, place, place + 1))
+        clock = self._clock
+        now, ask = tir.bind("now", _now())
+        total = tir.load(clock, spent) + now - tir.load(clock, last)
+        return [
+            ask,
+            tir.store(clock, spent, total),
+            tir.store(clock, count, tir.load(clock, count) + tirx.const(1, "int64")),
+            tir.store(clock, last, _now()),
+        ]
 
     def _call(self, kernel: Kernel, scope: _Scope) -> Stmt:
         """A call of the kernel's function, printed if none like it was."""
@@ -107,9 +163,10 @@ class Program:
             name = ir.GlobalVar(f"kernel_{len(self.functions)}")
             self.functions[key] = name, print_kernel(kernel)
         name, _ = self.functions[key]
+        self.calls.append((name.name_hint, kernel))
         pointers = []
         for port in kernel.ports:
-            type = ir.PointerType(ir.PrimType(tir.stored(port.dtype)), "global")
+            type = _pointer(tir.stored(port.dtype))
             pointers.append(tirx.reinterpret(type, scope.address(port.buffer, port.offset)))
         return s.Evaluate(ir.Call(name, pointers, ret_ty=ir.PrimType("int32")))
 
@@ -140,6 +197,15 @@ def _moved(starts: Sequence[Expr], track: Track, k: Expr, size: int, length: int
         if port is not None:
             found = tirx.Select(k.equal(tir.number(turn)), starts[port], found)
     return found
+
+
+def _pointer(dtype: str) -> Any:
+    return ir.PointerType(ir.PrimType(dtype), "global")
+
+
+def _now() -> Expr:
+    """Nanoseconds of a clock that only goes forward."""
+    return tirx.call_extern("int64", _NOW)
 
 
 def _bytes(count: int) -> Expr:

@@ -15,9 +15,16 @@ def host() -> Target:
         {
             "kind": "llvm",
             "mtriple": llvm.llvm_get_system_triple(),
-            "mcpu": llvm.llvm_get_system_cpu(),
+            "mcpu": processor(),
         }
     )
+
+
+@cache
+def processor() -> str:
+    """LLVM's name of this machine's processor."""
+    found: str = llvm.llvm_get_system_cpu()
+    return found
 
 
 @cache

@@ -26,10 +26,14 @@ def registers() -> int:
 
 def load(buffer: Buffer, start: Expr, lanes: int) -> Expr:
     """Neighbours in memory from an element on."""
+    if lanes == 1:
+        return tir.load(buffer, start)
     return tirx.BufferLoad(buffer, [tirx.Ramp(start, tir.number(1), lanes)])
 
 
 def store(buffer: Buffer, start: Expr, value: Expr, lanes: int) -> Stmt:
+    if lanes == 1:
+        return tir.store(buffer, start, value)
     return s.BufferStore(buffer, value, [tirx.Ramp(start, tir.number(1), lanes)])
 
 
@@ -71,7 +75,32 @@ class Register:
         return self.set(fused(a, b, self.value))
 
 
-def turned(registers: Registers, rows: Sequence[Register]) -> tuple[list[Stmt], list[Register]]:
+def turned(
+    registers: Registers, rows: Sequence[tuple[Buffer, Expr]], count: int
+) -> tuple[list[Stmt], list[Register]]:
+    """The first `count` elements in memory of as many rows as a vector has lanes, by columns."""
+    lanes, found, current = registers.lanes, [], []
+    for buffer, start in rows:
+        value = load(buffer, start, count)
+        if count == 1:
+            value = spread(value, lanes)
+        elif count < lanes:
+            order = [tir.number(min(lane, count - 1)) for lane in range(lanes)]
+            value = tirx.Shuffle([value] * -(-lanes // count), order)
+        current.append(registers.new())
+        found.append(current[-1].set(value))
+    moves, columns = _exchanged(registers, current)
+    return [*found, *moves], columns[:count]
+
+
+def store_first(buffer: Buffer, start: Expr, value: Expr, lanes: int, count: int) -> Stmt:
+    """The first `count` lanes of a vector."""
+    if count < lanes:
+        value = tirx.Shuffle([value], [tir.number(lane) for lane in range(count)])
+    return store(buffer, start, value, count)
+
+
+def _exchanged(registers: Registers, rows: Sequence[Register]) -> tuple[list[Stmt], list[Register]]:
     """A square block with rows and columns exchanged.
 
     In turn halves, quarters, ... of the rows above exchange blocks with the rows below.

@@ -32,14 +32,14 @@ from workloads import WORKLOADS
 PAGES = Path(__file__).parents[2] / "docs/performance"
 LOUD = 0.3  # a load of the machine at which figures are doubtful
 
-# What makes a workload larger: its spec's setting, and the values of --scaling.
-SCALES: Sequence[tuple[str, str, tuple[int, ...]]] = (
-    ("deep_perceptron", "size", (64, 128, 256, 512, 1024)),
-    ("resnet", "size", (16, 32, 64, 96, 128)),
-    ("transformer", "size", (4, 8, 16, 24, 32)),
-    ("deep_perceptron", "depth", (2, 4, 8, 12, 16)),
-    ("resnet", "depth", (8, 14, 20, 32, 44)),
-    ("transformer", "depth", (1, 2, 4, 6, 8)),
+# What makes a workload larger: title, workload, the setting of its spec, values.
+SCALES: Sequence[tuple[str, str, str, tuple[int, ...]]] = (
+    ("perceptron 784-512-512-10", "deep_perceptron", "size", (64, 128, 256, 512, 1024)),
+    ("ResNet-20", "resnet", "size", (16, 32, 64, 96, 128)),
+    ("transformer, 4 x 128", "transformer", "size", (4, 8, 16, 24, 32)),
+    ("perceptron, layers of 512", "deep_perceptron", "depth", (2, 4, 8, 12, 16)),
+    ("ResNet", "resnet", "depth", (8, 14, 20, 32, 44)),
+    ("transformer, layers of 128", "transformer", "depth", (1, 2, 4, 6, 8)),
 )
 
 
@@ -82,9 +82,9 @@ def _steps(bench: Bench, conditions: reports.Conditions, options: argparse.Names
 def _scaling(bench: Bench, conditions: reports.Conditions, options: argparse.Namespace) -> int:
     """Weft by batch size and depth."""
     scales = []
-    for name, setting, values in SCALES:
+    for title, name, setting, values in SCALES:
         if name in (options.workloads or WORKLOADS):
-            scale = reports.Scale(name, setting, values, bench.scale(name, setting, values))
+            scale = reports.Scale(title, setting, values, bench.scale(name, setting, values))
             scales.append(scale)
             print(reports.scale_line(scale), flush=True)
     if options.json:

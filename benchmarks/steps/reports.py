@@ -97,9 +97,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Scale:
-    """Weft on one workload, for some values of one setting of its spec."""
+    """Weft on one kind of net, for some values of one setting of its spec."""
 
-    workload: str
+    title: str
     setting: str
     values: Sequence[int]
     found: Sequence[Measured]
@@ -178,7 +178,7 @@ def scale_line(scale: Scale) -> str:
     )
     fit = scale.line
     return (
-        f"{WORKLOADS[scale.workload].title} by {scale.setting} (ms): {points}\n"
+        f"{scale.title} by {scale.setting} (ms): {points}\n"
         f"  {_ms(fit.fixed)} + {_ms(fit.each)} * {scale.setting}, "
         f"R^2 {fit.explained:.4f}, off by at most {fit.off:.0%}"
     )
@@ -223,9 +223,9 @@ Written by `python benchmarks/steps --write`. {conditions.words()}
 
 A whole training step in milliseconds: forward, backward and update. The frameworks take turns, and
 medians of turns are compared. All begin with the same parameters and see the same batches: the
-losses of the first {LOSSES} steps differ by at most {differ:.0e} of themselves here, where
-{TOLERANCE:.0e} is allowed. PyTorch has its default layout and fused optimisers, torch.compile its
-default mode over model and loss, JAX one jitted step with donated buffers and channels last.
+losses of the first {LOSSES} steps differ by at most {differ:.0e} of themselves, where {TOLERANCE:g}
+is allowed. PyTorch has its default layout and fused optimisers, torch.compile its default mode over
+model and loss, JAX one jitted step with donated buffers and channels last.
 
 {_steps_table(results)}
 
@@ -269,7 +269,7 @@ def scaling_page(scales: Sequence[Scale], conditions: Conditions) -> str:
     rows, compiling = [], []
     for scale in scales:
         fit, settings = scale.line, f"{scale.values[0]} to {scale.values[-1]}"
-        start = [WORKLOADS[scale.workload].title, _SETTINGS[scale.setting], settings]
+        start = [scale.title, _SETTINGS[scale.setting], settings]
         rows.append(
             [*start, _ms(fit.fixed), _ms(fit.each), f"{fit.explained:.4f}", f"{fit.off:.0%}"]
         )
@@ -284,9 +284,9 @@ Written by `python benchmarks/steps --scaling --write`. {conditions.words()}
 
 ![Step times by batch size and depth](scaling.svg)
 
-The time of a step is close to a straight line: so many milliseconds, and so many for each example
-or layer. R² is the share of the variance that the line explains; beside it, how far off a point is
-at most.
+The straight line nearest to the times of a step, in milliseconds: a fixed time, and one for each
+example or layer. R² is the share of the variance that the line explains; beside it, how far off a
+point is at most.
 
 {_table(heads, rows)}
 
@@ -305,8 +305,11 @@ def _steps_table(results: Results) -> str:
     for workload, found in results.items():
         ratio = to_best(found)
         end = ["", ""] if ratio is None else [f"**{ratio:.2f}**", str(WORKLOADS[workload].goal)]
-        rows.append([WORKLOADS[workload].title, *(_ms(found[n].step) for n in names), *end])
-    heads = ["workload", *(TITLES[n] for n in names), "Weft / best peer", "goal"]
+        row = WORKLOADS[workload]
+        start = [row.title, str(row.batch), row.optimiser]
+        rows.append([*start, *(_ms(found[n].step) for n in names), *end])
+    heads = ["workload", "batch", "optimiser", *(TITLES[n] for n in names)]
+    heads += ["Weft / best peer", "goal"]
     return _table(heads, rows)
 
 
@@ -409,7 +412,7 @@ def scaling_figure(scales: Sequence[Scale], file: Path) -> None:
             x, fit = np.array([0, scale.values[-1]]), scale.line
             axes.plot(x, 1e3 * (fit.fixed + fit.each * x), color=GREY, linewidth=1)
             axes.plot(scale.values, 1e3 * np.array(scale.steps), "o", color=COLOURS["weft"], ms=4)
-            axes.set_title(WORKLOADS[scale.workload].title, fontsize=8)
+            axes.set_title(scale.title, fontsize=8)
             axes.set_xlabel(_SETTINGS[scale.setting])
             axes.set_ylabel("ms a step")
             axes.set(xlim=(0, None), ylim=(0, None))

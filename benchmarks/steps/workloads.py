@@ -20,25 +20,29 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Workload:
-    """What readers call it, how it learns, and how long Weft may take over the best peer."""
+    """What readers call it, how it learns, and how long Weft may take over the best peer.
+
+    Batch, optimiser and rate are those of the spec.
+    """
 
     title: str
+    batch: int
     optimiser: str
     rate: float
     goal: float
 
 
 WORKLOADS: Mapping[str, Workload] = {
-    "perceptron": Workload("perceptron 64-64-10", "adam", 1e-3, 0.2),
-    "deep_perceptron": Workload("perceptron 784-512-512-10", "adamw", 1e-3, 0.8),
-    "lenet": Workload("LeNet-5, 28 x 28", "momentum", 0.01, 0.9),
-    "resnet": Workload("ResNet-20, 3 x 32 x 32", "momentum", 1e-3, 1.0),
-    "vgg": Workload("VGG-9, 3 x 32 x 32", "momentum", 1e-3, 1.0),
-    "unet": Workload("U-Net, 64 x 64", "adam", 1e-3, 0.9),
-    "vae": Workload("VAE 784-400-20", "adam", 1e-3, 0.8),
-    "lstm": Workload("LSTM of 128, 64 steps", "adam", 1e-3, 0.8),
-    "transformer": Workload("transformer, 4 x 128, 128 tokens", "adamw", 1e-3, 0.8),
-    "vit": Workload("ViT-Tiny, 3 x 32 x 32", "adamw", 1e-3, 0.8),
+    "perceptron": Workload("perceptron 64-64-10", 32, "adam", 1e-3, 0.2),
+    "deep_perceptron": Workload("perceptron 784-512-512-10", 128, "adamw", 1e-3, 0.8),
+    "lenet": Workload("LeNet-5, 28 x 28", 64, "momentum", 0.01, 0.9),
+    "resnet": Workload("ResNet-20, 3 x 32 x 32", 64, "momentum", 1e-3, 1.0),
+    "vgg": Workload("VGG-9, 3 x 32 x 32", 64, "momentum", 1e-3, 1.0),
+    "unet": Workload("U-Net, 64 x 64", 8, "adam", 1e-3, 0.9),
+    "vae": Workload("VAE 784-400-20", 128, "adam", 1e-3, 0.8),
+    "lstm": Workload("LSTM of 128, 64 steps", 32, "adam", 1e-3, 0.8),
+    "transformer": Workload("transformer, 4 x 128, 128 tokens", 16, "adamw", 1e-3, 0.8),
+    "vit": Workload("ViT-Tiny, 3 x 32 x 32", 32, "adamw", 1e-3, 0.8),
 }
 GEOMETRIC_MEAN_GOAL = 0.6
 

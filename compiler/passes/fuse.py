@@ -20,6 +20,7 @@ import heapq
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 
 from weft.compiler.graph import Graph, Node
 from weft.compiler.loops import loop_key
@@ -84,6 +85,7 @@ class _Partition:
         self.place = place
         self.home: dict[Node, _Draft] = {}
         self.drafts: list[_Draft] = []
+        self.numbers = count()  # one a draft: its bit
         self.loops: dict[Hashable, Node] = {}  # the first result of each
         self._behind: dict[Node, frozenset[Node]] = {}  # what movement reads, looked through
 
@@ -103,7 +105,7 @@ class _Partition:
             elif candidate is not draft and _fits(draft, candidate):
                 draft = self._merge(draft, candidate)
         if draft is None:
-            draft = _open(node, self.place[node])
+            draft = _open(node, next(self.numbers))
             self.drafts.append(draft)
         elif node.op.kind is Kind.REDUCTION:
             draft.kind, draft.axes, draft.result = "reduction", _axes(node), node.type.shape
@@ -209,7 +211,7 @@ class _Partition:
                 and node not in kept
                 and all(user.op.kind is not Kind.CONTRACTION for user in graph.users[node])
             ):
-                draft = _open(node, self.place[node])
+                draft = _open(node, next(self.numbers))
             draft.nodes.append(node)
             self.home[node] = draft
 

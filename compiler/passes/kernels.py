@@ -138,18 +138,21 @@ def _window(e: Elements, outputs: Sequence[Node]) -> list[Kernel]:
 
 
 def _concat(e: Elements, outputs: Sequence[Node]) -> list[Kernel]:
-    """The parts that are not in their place already."""
-    (node,) = outputs
-    found: list[Kernel] = []
-    place, axis, start = e.plan.places[node], node.attributes["axis"], 0
-    for part in node.inputs:
+    return [_copy(e.plan, e.group, part, to) for part, to in elsewhere(e.plan, outputs[0])]
+
+
+def elsewhere(plan: Plan, concat: Node) -> list[tuple[Node, Place]]:
+    """The parts of a concatenation that are not in their place already, and their places."""
+    found = []
+    place, axis, start = plan.places[concat], concat.attributes["axis"], 0
+    for part in concat.inputs:
         shape = shape_of(part)
         offset = start * place.layout.strides[axis]
         start += shape[axis]
         layout = Layout(place.layout.offset + offset, shape, place.layout.strides)
         target = Place(place.buffer, layout)
-        if part.type.size and not _is_there(e.plan, part, target):
-            found.append(_copy(e.plan, e.group, part, target))
+        if part.type.size and not _is_there(plan, part, target):
+            found.append((part, target))
     return found
 
 

@@ -460,12 +460,12 @@ def _pack(slots: Sequence[_Slot]) -> int:
     for slot in ordered:
         size = slot.bytes
         first, last, offsets, ends = placed[:, :count]
-        meets = np.flatnonzero((first <= slot.last) & (last >= slot.first))
+        meets = ((first <= slot.last) & (last >= slot.first)).nonzero()[0]
         rivals = offsets[meets]
         free = np.zeros(len(meets) + 1, np.int64)  # where the space before each rival begins
         np.maximum.accumulate(ends[meets], out=free[1:])
         gaps = rivals - free[:-1]
-        fits = np.flatnonzero(gaps >= size)
+        fits = (gaps >= size).nonzero()[0]
         slot.offset = int(free[fits[gaps[fits].argmin()]] if fits.size else free[-1])
         total = max(total, slot.offset + size)
         if not size:

@@ -131,6 +131,12 @@ class BatchPlan:
         return window.ahead[epoch - window.base]
 
 
+def sizes(part: Part, batch: int) -> tuple[int, ...]:
+    """How many rows the batches of a sweep have: the full ones, and the last if it is smaller."""
+    found = [batch] * (part.size >= batch) + [part.size % batch]
+    return tuple(size for size in found if size)
+
+
 def sweep(part: Part, batch: int) -> Iterator[Indices]:
     """The rows of a part once, in its order, in batches of which the last may be smaller."""
     for start in range(0, part.size, batch):

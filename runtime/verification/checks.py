@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from weft.backends.base import Backend
+from weft.backends.numpy.blas import one_thread
 from weft.runtime.loading import Loaded
 from weft.runtime.verification import gradients, laws, lowering, rules, running, updates
 from weft.runtime.verification.report import Check, Verification
@@ -36,11 +37,12 @@ def verify(
 ) -> Verification:
     """Make all checks; `began` hears the name of each before it is made.
 
+    One thread does all of it: many small products would only wait for each other.
     Raises RunError for a spec that is too large for the reference, or that the backend can't run.
     """
     subject = Subject(loaded, backend)
     checks = []
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), one_thread():
         sizes, notes = subject.sizes, subject.notes
         for name, check in CHECKS.items():
             began(name)

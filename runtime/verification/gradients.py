@@ -42,8 +42,8 @@ def _objective(found: Slopes, losses: Losses, objective: Objective) -> None:
     groups = _groups(list(objective.before), max(1, int(SLOPES / cost)))
     if len(groups) < len(objective.before):
         found.tally.notes.append(
-            f"{len(objective.before)} parameters of `{objective.name}` are moved in "
-            f"{len(groups)} groups, each together"
+            f"the {len(objective.before)} parameters of `{objective.name}` are moved together, "
+            f"{len(groups[0])} at a time"
         )
     known = {n.name for n in line_of.inputs}
     values = {name: v for name, v in losses.values.items() if name in known}

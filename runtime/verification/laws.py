@@ -18,6 +18,7 @@ from weft.compiler.program import Objective
 from weft.compiler.training import inlined
 from weft.runtime.verification.report import Check, Tally, number
 from weft.runtime.verification.rounding import bounded
+from weft.runtime.verification.rules import changed
 from weft.runtime.verification.subject import Arrays, Subject, opened, widened
 
 EQUAL = 1e-10  # two ways of adding the same numbers in double precision differ by less
@@ -26,7 +27,7 @@ EQUAL = 1e-10  # two ways of adding the same numbers in double precision differ 
 def examples(subject: Subject) -> Check:
     """The gradient of a batch against the mean of the gradients of its examples."""
     tally = Tally("examples", "the gradient of a batch against the mean of those of its examples")
-    forward = inlined(subject.wide.experiment.forward, frozenset())
+    forward = inlined(subject.wide.experiment.forward, frozenset(), changed(subject))
     known = widened(subject.state)
     for objective in forward.objectives:
         _objective(tally, subject, objective, known)

@@ -6,7 +6,7 @@ memory     each plan, played out element by element: nothing is overwritten that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import as_strided
 from weft.compiler.errors import InternalError, Span
 from weft.compiler.evaluate import evaluate, evaluate_node
 from weft.compiler.graph import Graph, Node, topological
+from weft.compiler.ops import Kind
 from weft.compiler.passes import simplify
 from weft.compiler.passes.pack import gathered, views
 from weft.compiler.pattern import Rules, rewrite
@@ -158,25 +159,20 @@ class _Played:
         evaluate(plan.graph, inputs, None, keep)
         self.arena = np.full(plan.arena_bytes, _LOST, np.uint8)
         self.arrays: dict[Buffer, np.ndarray] = {}
+        self.kernels = abilities.kernels
         self.faulty = False
 
     def run(self) -> None:
         plan = self.plan
-        leaves = [n for n in plan.graph.nodes if self._is_leaf(n)]
-        for node in leaves:
-            self._write(node)
+        for node in plan.graph.nodes:
+            if self._is_leaf(node):
+                self._write(node)
         self._groups()
-        for node in plan.order:
-            if node in plan.views or self._is_leaf(node):
-                continue
-            self._scratch(node)
-            for operand in node.inputs:
-                self._read(operand, f"when `{node.op.name}` reads it", node)
-            self._write(node)
-            self._scratch(node)
+        for nodes in [g.nodes for g in plan.groups] if self.kernels else [(n,) for n in plan.order]:
+            self._unit([n for n in nodes if n not in plan.views and not self._is_leaf(n)])
         for output, node in plan.graph.named_outputs.items():
             if output not in plan.bound:
-                self._read(node, f"when the step ends, as `{output}`", node)
+                self._compare(node, f"when the step ends, as `{output}`", node)
         saved = {s: self._array(s.source).copy() for s in plan.stores if s.early}
         for store in plan.stores:
             value = saved[store] if store.early else self._array(store.source)
@@ -185,7 +181,50 @@ class _Played:
         for output, node in plan.graph.named_outputs.items():
             if output in plan.bound:
                 state = plan.graph.named_inputs[output]
-                self._compare(self._array(state), node, f"when the step ends, in `{output}`", node)
+                self._compare(node, f"when the step ends, in `{output}`", node, state)
+
+    def _unit(self, nodes: Sequence[Node]) -> None:
+        """What runs as one: all that it reads is there, and it disturbs nobody but itself."""
+        inside = set(nodes)
+        reads = [
+            (reader, operand)
+            for reader in nodes
+            for operand in reader.inputs
+            if self._root(operand) not in inside and not self._taken_before(operand)
+        ]
+        self._lose_scratch(nodes)
+        for reader, operand in reads:
+            self._compare(operand, f"when `{reader.op.name}` reads it", reader)
+        written = [node for node in nodes if node in self.plan.places]
+        for node in written:
+            self._write(node)
+        for reader, operand in reads:
+            if not self._is_there(operand) and not self._gives_way(reader, operand, written):
+                self._fault(operand, f"is overwritten while `{reader.op.name}` reads it", reader)
+        self._lose_scratch(nodes)
+
+    def _gives_way(self, reader: Node, operand: Node, written: Sequence[Node]) -> bool:
+        """Whether an operand is overwritten element by element, each by what was made of it."""
+        place = self.plan.places[operand]
+        over = [n for n in written if self.plan.places[n].buffer is place.buffer]
+        if reader.op.name == "scatter_add" and operand is reader.inputs[0]:
+            return True
+        return reader.op.kind is Kind.ELEMENTWISE and any(
+            self.plan.places[n].layout.offset == place.layout.offset
+            and self.plan.places[n].layout.steps == place.layout.steps
+            and n.type.shape == reader.type.shape
+            for n in over
+        )
+
+    def _root(self, node: Node) -> Node:
+        """The value whose memory a view shows."""
+        while node in self.plan.views:
+            node = node.inputs[0]
+        return node
+
+    def _taken_before(self, node: Node) -> bool:
+        """Scalars that come in are taken into registers before anything runs."""
+        return self.abilities.registers and node.op.name == "input" and node.type.rank == 0
 
     def _is_leaf(self, node: Node) -> bool:
         return node.op.name == "input" or node.op.name in self.abilities.folded
@@ -226,22 +265,21 @@ class _Played:
             value = evaluate_node(node, [])
         self._array(node)[...] = value
 
-    def _scratch(self, node: Node) -> None:
-        if node in self.plan.scratch:
-            buffer = self.plan.scratch[node]
-            self.arena[buffer.offset : buffer.offset + buffer.bytes] = _LOST
+    def _lose_scratch(self, nodes: Sequence[Node]) -> None:
+        for node in nodes:
+            if node in self.plan.scratch:
+                buffer = self.plan.scratch[node]
+                self.arena[buffer.offset : buffer.offset + buffer.bytes] = _LOST
 
-    def _read(self, node: Node, when: str, at: Node) -> None:
-        taken_before = self.abilities.registers and node.op.name == "input" and node.type.rank == 0
-        if not taken_before:
-            self._compare(self._array(node), node, when, at)
+    def _is_there(self, node: Node, at: Node | None = None) -> bool:
+        found = np.ascontiguousarray(self._array(at or node))
+        return found.tobytes() == self.values[node].tobytes()
 
-    def _compare(self, found: np.ndarray, node: Node, when: str, at: Node) -> None:
-        same = np.ascontiguousarray(found).tobytes() == self.values[node].tobytes()
+    def _compare(self, node: Node, when: str, reader: Node, at: Node | None = None) -> None:
+        same = self._is_there(node, at)
         what = f"`{node.op.name}` of {self.name}"
-        self.tally.add(what, 0.0 if same else float("inf"), 0.0)
-        if not same:
-            self._fault(node, f"is not there any more {when}", at)
+        if not self.tally.add(what, 0.0 if same else float("inf"), 0.0):
+            self._fault(node, f"is not there any more {when}", reader)
 
     def _fault(self, node: Node, what: str, at: Node) -> None:
         if self.faulty:

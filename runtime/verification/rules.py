@@ -25,6 +25,8 @@ from weft.runtime.verification.subject import Arrays, Subject, opened
 
 # -- operations on their own ----------------------------------------------------------------------
 
+MASK = 1e30  # larger numbers stand for infinity, and stay where they are
+
 # What can't take a negative number, and what would be at the end of its range at 0.
 _POSITIVE = frozenset({"log", "sqrt", "rsqrt", "power", "log1p"})
 
@@ -118,10 +120,11 @@ def _all_results(node: Node) -> list[Node]:
 
 def _off_kinks(x: np.ndarray, op: str, rng: np.random.Generator) -> np.ndarray:
     """The operand a little elsewhere, so that no two numbers tie and none is 0 by chance."""
-    size = float(np.sqrt(np.mean(np.square(x)))) if x.size else 1.0
+    plain = np.where(np.abs(x) < MASK, x, 0.0)
+    size = float(np.sqrt(np.mean(np.square(plain)))) if x.size else 1.0
     noise = rng.standard_normal(x.shape)
-    moved = x * (1 + 0.02 * noise) + np.where(x == 0, (size or 1.0) * 0.1 * noise, 0.0)
-    return np.abs(moved) if op in _POSITIVE else moved
+    moved = plain * (1 + 0.02 * noise) + np.where(x == 0, (size or 1.0) * 0.1 * noise, 0.0)
+    return np.where(np.abs(x) < MASK, np.abs(moved) if op in _POSITIVE else moved, x)
 
 
 def _local(
@@ -136,8 +139,10 @@ def _local(
     direction = {}
     for name in backward.output_names:
         x = values[name]
-        least = 0.0 if op in _POSITIVE else 1e-3 * float(np.abs(x).max(initial=1e-3))
-        direction[name] = rng.standard_normal(x.shape) * (np.abs(x) + least)
+        far = np.where(np.abs(x) < MASK, np.abs(x), 0.0)
+        least = 0.0 if op in _POSITIVE else 1e-3 * float(far.max(initial=1e-3))
+        far = np.where(np.abs(x) < MASK, far + least, 0.0)
+        direction[name] = rng.standard_normal(x.shape) * far
     claimed, size = dot(direction, evaluate(backward, {**values, **cotangents}))
 
     def line(h: float) -> float:
@@ -156,7 +161,7 @@ def stated(subject: Subject) -> Check:
     """Each `gradient` clause against the slope of the body."""
     found = Slopes(Tally("stated gradients", "each `gradient` clause against its body's slope"))
     for call, operands in _stated(subject):
-        _agrees(found, call, operands)
+        _agrees(found, call, operands, subject.few)
     return found.check()
 
 
@@ -166,7 +171,7 @@ def changed(subject: Subject) -> frozenset[str]:
     return frozenset(
         str(call.attributes["name"])
         for call, operands in _stated(subject)
-        if not _agrees(found, call, operands)
+        if not _agrees(found, call, operands, subject.few)
     )
 
 
@@ -198,9 +203,9 @@ def _stated(subject: Subject) -> Iterator[tuple[Node, list[np.ndarray]]]:
             yield node, [_noise(i, rng) for i in node.inputs]
 
 
-def _agrees(found: Slopes, call: Node, operands: list[np.ndarray]) -> bool:
+def _agrees(found: Slopes, call: Node, operands: list[np.ndarray], few: int) -> bool:
     """Whether the clause is the gradient of the body, where that can be seen."""
-    name, few = call.attributes["name"], _batch_of(call, operands)
+    name = str(call.attributes["name"]).rpartition(".")[2]
     body, clause = (opened(call.attributes[part], few) for part in ("body", "gradient"))
     if body.outputs[0].type.dtype.kind != "float":
         return True
@@ -233,14 +238,6 @@ def _agrees(found: Slopes, call: Node, operands: list[np.ndarray]) -> bool:
             )
             return False
     return True
-
-
-def _batch_of(call: Node, operands: Sequence[np.ndarray]) -> int:
-    for node, value in zip(call.inputs, operands, strict=True):
-        for dim, size in zip(node.type.shape, value.shape, strict=True):
-            if str(dim) == "batch":
-                return int(size)
-    return 1
 
 
 def _renamed(graph: Graph, inputs: Sequence[Node]) -> Graph:

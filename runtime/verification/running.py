@@ -133,7 +133,8 @@ class _Kernel:
 
 
 def _kernels(tally: Tally, subject: Subject, name: str, seen: set[str]) -> Iterator[_Kernel]:
-    planned = subject.session.plan(name, subject.batch)
+    size = subject.sizes_of(name)[0]
+    planned = subject.session.plan(name, size)
     alone = {group: _alone(group) for group in planned.groups}
     distinct: dict[str, Group] = {}
     for group, (graph, _) in alone.items():
@@ -156,8 +157,8 @@ def _kernels(tally: Tally, subject: Subject, name: str, seen: set[str]) -> Itera
             with np.errstate(all="ignore"):
                 values[node] = value.astype(dtype) if value.dtype != dtype else value
 
-    known = {**subject.state, **subject.inputs(name, subject.batch)}
-    arenas = {a.name: a for a in subject.session.target(name, subject.batch).arenas}
+    known = {**subject.state, **subject.inputs(name, size)}
+    arenas = {a.name: a for a in subject.session.target(name, size).arenas}
     given = {
         n.name: gathered(known, arenas[n.name]) if n.name in arenas else known[n.name]
         for n in planned.graph.inputs
@@ -216,7 +217,7 @@ def graphs(subject: Subject) -> Check:
     tally = Tally("graphs", "each output of each graph against the reference")
     unjudged = total = 0
     for name in GRAPHS:
-        for size in subject.sizes if _has_batch(subject, name) else (1,):
+        for size in subject.sizes_of(name):
             inputs = subject.inputs(name, size)
             expected = bounded(subject.graph(name), inputs, {"batch": size})
             found = run(subject, name, inputs, size)
@@ -225,10 +226,6 @@ def graphs(subject: Subject) -> Check:
     if unjudged:
         tally.notes.append(f"{unjudged} of {total} numbers have no bound: they are not finite")
     return tally.check()
-
-
-def _has_batch(subject: Subject, name: str) -> bool:
-    return name in ("train_step", "eval_step", "predict")
 
 
 def run(subject: Subject, name: str, inputs: Arrays, size: int) -> Arrays:

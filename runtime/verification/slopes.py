@@ -42,7 +42,9 @@ class Slopes:
                 found = slope(line, size)
                 value = abs(line(0.0))
             level = LEVEL * max(1.0, value)
-            if found.error <= max(KNOWN * max(size, abs(found.value)), level):
+            if np.isfinite(found.error) and found.error <= max(
+                KNOWN * max(size, abs(found.value)), level
+            ):
                 error = abs(claimed - found.value)
                 bound = 10 * found.error + SHARP * max(size, abs(found.value))
                 return None if self.tally.add(what, error, bound) else (claimed, found)

@@ -27,7 +27,7 @@ from weft.compiler.philox import seed_words
 from weft.compiler.program import Field
 from weft.compiler.types import TensorType, static_shape
 from weft.runtime.data.batches import BatchPlan
-from weft.runtime.feed import rows_of
+from weft.runtime.feed import Rows
 from weft.runtime.loading import Loaded, assemble
 from weft.runtime.session import Session, session_for
 
@@ -68,8 +68,7 @@ class Subject:
     @cached_property
     def batch(self) -> int:
         """The batch of most checks: the spec's own, or the largest that is not too much work."""
-        whole = self.loaded.experiment.settings.batch
-        one, some = (self.work("train_step", size) for size in (1, 2))
+        one = self.work("train_step", 1)
         if one > LARGEST:
             raise RunError(
                 "the step is too large for the reference to check",
@@ -78,8 +77,19 @@ class Subject:
                 hint="verify the same layers at a small setting: `import` the file in another, "
                 "with a smaller model and smaller examples",
             )
+        return self._affordable("train_step", self.loaded.experiment.settings.batch)
+
+    def _affordable(self, name: str, batch: int) -> int:
+        """This batch, or the largest odd one for which the graph is not too much work."""
+        one, some = (self.work(name, size) for size in (1, 2))
         room = 1 + int((WORK - one) / max(1.0, some - one))
-        return whole if whole <= room else max(1, min(whole, max(room, 2) | 1))
+        return batch if batch <= room else min(batch, max(3, room - 1 | 1))
+
+    def sizes_of(self, name: str) -> tuple[int, ...]:
+        """The batches that a graph runs on."""
+        if name in ("init", "epoch_end"):
+            return (1,)
+        return tuple({self._affordable(name, size): None for size in self.sizes})
 
     @property
     def few(self) -> int:
@@ -176,7 +186,7 @@ class Subject:
         part, fields = self.loaded.parts["train"], self.loaded.fields
         names = frozenset(f.name for f in fields.spec.fields)
         rows = part(np.sort(rng.permutation(part.size)[:batch]))
-        found = rows_of(fields, names, self.backend)(rows)
+        found = Rows(fields, names, self.backend)(rows)
         return {name: np.ascontiguousarray(value) for name, value in found.items()}
 
     def inputs(self, name: str, batch: int) -> Arrays:

@@ -40,14 +40,17 @@ def load(
     return Experiment.load(path_or_text, overrides, data)
 
 
-def open_run(folder: str | Path, data: Mapping[str, Any] | None = None) -> Run:
+def open_run(
+    folder: str | Path, data: Mapping[str, Any] | None = None, backend: str | None = None
+) -> Run:
     """The run in a folder, finished or not. Raises `RunError` when there is none.
 
     `data` is as for `load`: where data without a source are, if no longer where they were.
+    `backend` is what it predicts and evaluates on, if not what it trained on.
     """
     from weft.api import Run
 
-    return Run.open(Path(folder), data)
+    return Run.open(Path(folder), data, backend)
 
 
 def function(source: str | Path, name: str = "f", backend: str = "numpy") -> Function:

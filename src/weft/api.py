@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weft.compiler.errors import Diagnostic, RunError, one_of
-from weft.runtime.backends import backend_named
+from weft.runtime.backends import AUTO, backend_named
 from weft.runtime.loading import Loaded, load_spec, read
 from weft.runtime.reporting import Reporter, Result, Silent
 from weft.runtime.session import Session, session_for
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from weft.compiler.analysis import Report
     from weft.compiler.types import TensorType
     from weft.runtime.data.outside import Given
+    from weft.runtime.profile import Profile
     from weft.runtime.verification.report import Verification
 
 Arrays = Mapping[str, Any]
@@ -75,6 +76,17 @@ class Experiment:
         report = analyse(self.loaded.experiment, session.program, plan)
         return replace(report, warnings=self.warnings)
 
+    def profile(
+        self, backend: str = "auto", graph: str = "train_step", steps: int | None = None
+    ) -> Profile:
+        """Time a graph on full batches, whole and by kernel, beside what the machine can do.
+
+        Without `steps`, for about two seconds. Data that is not at hand is made up.
+        """
+        from weft.runtime.profile import profile
+
+        return profile(self.loaded, backend_named(backend), graph, steps)
+
     def verify(self, backend: str = "numpy") -> Verification:
         """Hold the experiment to its mathematics, and the backend to the reference.
 
@@ -88,7 +100,7 @@ class Experiment:
 
     def train(
         self,
-        backend: str = "numpy",
+        backend: str | None = None,
         out: str | Path | None = None,
         resume: bool = False,
         reporter: Reporter | None = None,
@@ -96,6 +108,7 @@ class Experiment:
     ) -> Run:
         """Train to the end and return the run, which lives in a folder.
 
+        `backend`: `auto`, the fastest that can run here, unless the run began on another.
         `out`: the run's folder; else the next free one of `runs/NAME-001`, ... `resume` goes on
         with the run in `out` where it was killed (or begins it, when it never began), and ends
         with the same bytes as one that was never killed. `checkpoint_every` saves after that many
@@ -104,14 +117,15 @@ class Experiment:
         Raises RunError: the folder holds another run, another process trains in it, or a loss is
         not finite; Interrupted (a RunError) after a state was saved for SIGINT or SIGTERM.
         """
-        from weft.runtime.runs import run
+        from weft.runtime.runs import begun_on, run
 
-        chosen = backend_named(backend)
+        out = Path(out) if out is not None else None
+        chosen = backend_named(backend or (begun_on(out) if resume else None) or AUTO)
         folder = run(
             self.loaded,
             chosen,
             reporter or Silent(),
-            Path(out) if out is not None else None,
+            out,
             resume,
             checkpoint_every,
         )
@@ -127,13 +141,19 @@ class Run:
     backend: str = "numpy"
 
     @classmethod
-    def open(cls, folder: Path, data: Mapping[str, Given] | None = None) -> Run:
+    def open(
+        cls,
+        folder: Path,
+        data: Mapping[str, Given] | None = None,
+        backend: str | None = None,
+    ) -> Run:
         """See `weft.open_run`."""
         from weft.runtime.run_folder import RunFolder
         from weft.runtime.runs import reopen
 
         found = RunFolder.open(folder)
-        return cls(folder, reopen(found, data), found.record.get("backend", "numpy"))
+        chosen = backend_named(backend).name if backend else found.record.get("backend", "numpy")
+        return cls(folder, reopen(found, data), chosen)
 
     def resume(
         self,
@@ -232,12 +252,12 @@ class Run:
         Raises RunError when the data has no such part, or isn't where the spec says.
         """
         from weft.runtime.evaluation import evaluate
-        from weft.runtime.feed import rows_of
+        from weft.runtime.feed import Rows
 
         loaded, session = self.loaded, self._session
         if split not in loaded.parts:
             raise RunError(f"the data has no part `{split}`", expected=one_of(loaded.parts))
-        rows = rows_of(loaded.fields, session.fields("eval_step"), session.backend)
+        rows = Rows(loaded.fields, session.fields("eval_step"), session.backend)
         batch = loaded.experiment.settings.batch
         return evaluate(session, loaded.parts[split], batch, rows)
 

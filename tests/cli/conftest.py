@@ -88,6 +88,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     path = folder / "small.weft"
     path.write_text(SPEC)
-    outcome = call("train", path, "--out", folder / "run", "--quiet")
+    outcome = call("train", path, "--backend", "numpy", "--out", folder / "run", "--quiet")
     assert outcome.code == 0, outcome.err
     return folder / "run"

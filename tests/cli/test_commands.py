@@ -38,39 +38,49 @@ class TestCheck:
 
 class TestTrain:
     def test_says_what_it_does(self, weft: Callable, spec: Path) -> None:
-        outcome = weft("train", spec)
+        outcome = weft("train", spec, "--backend", "numpy")
         assert outcome.code == 0
         assert outcome.err == ""
         lines = outcome.out.splitlines()
         assert lines[0] == ("training small: 1.21 k parameters, 46 steps in 2 epochs, on numpy")
-        assert lines[1].startswith("epoch 1/2  loss ")
-        assert " | valid loss " in lines[1]
-        assert lines[2].startswith("epoch 2/2  loss ")
-        assert lines[3] == "finished after 46 steps, 2 epochs"
-        assert lines[5].split() == ["metric", "train", "valid", "test"]
-        assert [line.split()[0] for line in lines[7:9]] == ["loss", "accuracy"]
+        assert lines[1] == "compiling for batches of 64 and 29, and of 64 and 52 for evaluation"
+        assert lines[2].startswith("epoch 1/2  loss ")
+        assert " | valid loss " in lines[2]
+        assert lines[3].startswith("epoch 2/2  loss ")
+        assert lines[4] == "finished after 46 steps, 2 epochs"
+        assert lines[6].split() == ["metric", "train", "valid", "test"]
+        assert [line.split()[0] for line in lines[8:10]] == ["loss", "accuracy"]
         assert "The run is in runs/small-001. What to do next:" in lines
         assert "  weft export runs/small-001 -o small.onnx" in lines
 
     def test_quiet(self, weft: Callable, spec: Path) -> None:
-        lines = weft("train", spec, "--quiet").out.splitlines()
+        lines = weft("train", spec, "--backend", "numpy", "--quiet").out.splitlines()
         assert len(lines) == 4
 
     def test_a_finished_run_resumed_is_as_it_was(self, weft: Callable, spec: Path) -> None:
-        first = weft("train", spec, "--out", "r", "--json", "-q").json
+        first = weft("train", spec, "--backend", "numpy", "--out", "r", "--json", "-q").json
         assert weft("train", "--resume", "r", "--json", "-q").json == first
-        assert weft("train", spec, "--resume", "r", "--json", "-q").json == first
-        assert weft("train", spec, "--out", "r", "--resume", "--json", "-q").json == first
+        assert (
+            weft("train", spec, "--backend", "numpy", "--resume", "r", "--json", "-q").json == first
+        )
+        assert (
+            weft("train", spec, "--backend", "numpy", "--out", "r", "--resume", "--json", "-q").json
+            == first
+        )
         assert weft("train", "--resume", spec, "--out", "r", "--json", "-q").json == first
 
     def test_resume_begins_a_run_that_never_began(self, weft: Callable, spec: Path) -> None:
-        outcome = weft("train", spec, "--out", "new", "--resume", "--json", "-q")
+        outcome = weft(
+            "train", spec, "--backend", "numpy", "--out", "new", "--resume", "--json", "-q"
+        )
         assert outcome.code == 0
         assert outcome.json["run"] == "new"
 
     def test_settings_are_kept_with_the_run(self, weft: Callable, spec: Path) -> None:
         settings = ("--set", "hidden=8", "--set", "activation=tanh", "--set", "epochs=1")
-        first = weft("train", spec, "--out", "r", "--json", "-q", *settings).json
+        first = weft(
+            "train", spec, "--backend", "numpy", "--out", "r", "--json", "-q", *settings
+        ).json
         spec.unlink()
         assert first["steps"] == 23
         assert weft("train", "--resume", "r", "--json", "-q").json == first
@@ -79,7 +89,7 @@ class TestTrain:
     def test_warnings_are_shown_once(self, weft: Callable, spec: Path) -> None:
         spec.write_text(spec.read_text().replace("dense(classes)", "dense(classes, init = zeros)"))
         for quiet in ((), ("--quiet",)):
-            outcome = weft("train", spec, "--set", "epochs=1", *quiet)
+            outcome = weft("train", spec, "--backend", "numpy", "--set", "epochs=1", *quiet)
             assert outcome.err.count("warning:") == 1
 
 
@@ -107,7 +117,7 @@ def test_on_a_terminal(spec: Path, columns: int) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown.decode()
         return shown.decode()
 
-    text = session("train", spec.name)
+    text = session("train", spec.name, "--backend", "numpy")
     assert "training small" in text
     assert "epoch 2/2" in text
     assert "finished after 46 steps" in text
@@ -154,7 +164,12 @@ class TestPredict:
         self, weft: Callable, tmp_path: Path
     ) -> None:
         weft("new", "p.weft", "--template", "regression")
-        assert weft("train", "p.weft", "--out", "r", "-q", "--set", "epochs=1").code == 0
+        assert (
+            weft(
+                "train", "p.weft", "--backend", "numpy", "--out", "r", "-q", "--set", "epochs=1"
+            ).code
+            == 0
+        )
         lines = (tmp_path / "p.csv").read_text().splitlines()
         (tmp_path / "all.csv").write_text("\n".join(lines[:9]) + "\n")
         cut = [line.rpartition(",")[0] for line in lines[:9]]
@@ -341,7 +356,7 @@ class TestNew:
         assert "first try.weft" in text
         assert weft("fmt", "--check", spec).code == 0
         assert weft("check", spec).code == 0
-        outcome = weft("train", spec, "--json", "-q", "--set", "steps=20")
+        outcome = weft("train", spec, "--backend", "numpy", "--json", "-q", "--set", "steps=20")
         assert outcome.code == 0, outcome.err
         assert outcome.err == ""
 

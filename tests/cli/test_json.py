@@ -83,7 +83,7 @@ def test_warnings_are_in_the_object_and_on_stderr(weft: Callable, spec: Path) ->
 
 
 def test_train(weft: Callable, spec: Path, tmp_path: Path) -> None:
-    outcome = weft("train", spec, "--out", "there", "--json")
+    outcome = weft("train", spec, "--backend", "numpy", "--out", "there", "--json")
     found = outcome.json
     assert outcome.code == 0
     assert len(outcome.out.splitlines()) == 1
@@ -100,17 +100,20 @@ def test_train(weft: Callable, spec: Path, tmp_path: Path) -> None:
 
 
 def test_quiet_says_nothing_but_the_object(weft: Callable, spec: Path) -> None:
-    outcome = weft("train", spec, "--json", "--quiet", "--set", "epochs=1")
+    outcome = weft("train", spec, "--backend", "numpy", "--json", "--quiet", "--set", "epochs=1")
     assert outcome.err == ""
     assert outcome.json["run"] == "runs/small-001"
-    assert weft("train", spec, "--json", "-q", "--set", "epochs=1").json["run"] == "runs/small-002"
+    assert (
+        weft("train", spec, "--backend", "numpy", "--json", "-q", "--set", "epochs=1").json["run"]
+        == "runs/small-002"
+    )
 
 
 def test_eval_of_all_parts_agrees_with_training(weft: Callable, run: Path) -> None:
     found = weft("eval", run, "--json").json
     assert found["run"] == str(run)
     assert found["steps"] == 46
-    assert set(found) == {"run", "steps", "train", "valid", "test"}
+    assert set(found) == {"run", "backend", "steps", "train", "valid", "test"}
     recorded = json.loads((run / "result.json").read_text())
     assert found["valid"] == pytest.approx(recorded["valid"])
     assert found["test"] == pytest.approx(recorded["test"])
@@ -118,14 +121,20 @@ def test_eval_of_all_parts_agrees_with_training(weft: Callable, run: Path) -> No
 
 def test_eval_of_one_part(weft: Callable, run: Path) -> None:
     found = weft("eval", run, "--split", "test", "--json").json
-    assert set(found) == {"run", "steps", "test"}
+    assert set(found) == {"run", "backend", "steps", "test"}
     assert set(found["test"]) == {"loss", "accuracy"}
 
 
 def test_predict(weft: Callable, run: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((3, 64), np.float32))
     found = weft("predict", run, "--input", "x.npy", "--output", "y.npz", "--json").json
-    assert found == {"run": str(run), "path": "y.npz", "rows": 3, "outputs": {"net": [3, 10]}}
+    assert found == {
+        "run": str(run),
+        "backend": "numpy",
+        "path": "y.npz",
+        "rows": 3,
+        "outputs": {"net": [3, 10]},
+    }
 
 
 def test_export(weft: Callable, run: Path, tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_no_result_replaces_a_spec(weft: Callable, spec: Path, command: str) -> 
 
 def test_a_model_that_reads_no_field(weft: Callable, tmp_path: Path) -> None:
     weft("new", "g.weft", "--template", "gan")
-    told = weft("train", "g.weft", "--out", "my run", "--set", "steps=2").out
+    told = weft("train", "g.weft", "--backend", "numpy", "--out", "my run", "--set", "steps=2").out
     assert "weft predict 'my run' --rows 100 --output" in told
     assert weft("predict", "my run", "--rows", "5", "-o", "made.npz").code == 0
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 2)))
@@ -227,10 +227,12 @@ class TestTrain:
         refused(weft("train", "--json"), "name a spec to train", code=2)
 
     def test_resume_without_a_run(self, weft: Callable, spec: Path) -> None:
-        refused(weft("train", spec, "--json", "--resume"), "name the run", code=2)
+        refused(
+            weft("train", spec, "--backend", "numpy", "--json", "--resume"), "name the run", code=2
+        )
 
     def test_two_folders(self, weft: Callable, spec: Path) -> None:
-        outcome = weft("train", spec, "--json", "--out", "a", "--resume", "b")
+        outcome = weft("train", spec, "--backend", "numpy", "--json", "--out", "a", "--resume", "b")
         refused(outcome, "different folders", code=2)
 
     def test_settings_of_a_run_are_settled(self, weft: Callable, run: Path) -> None:
@@ -238,33 +240,47 @@ class TestTrain:
         refused(outcome, "no --set", code=2)
 
     def test_out_holds_a_run(self, weft: Callable, spec: Path, run: Path) -> None:
-        refused(weft("train", spec, "--json", "--out", run), "holds another run", "--resume")
+        refused(
+            weft("train", spec, "--backend", "numpy", "--json", "--out", run),
+            "holds another run",
+            "--resume",
+        )
 
     def test_out_is_not_empty(self, weft: Callable, spec: Path, tmp_path: Path) -> None:
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "thesis.txt").touch()
-        refused(weft("train", spec, "--json", "--out", "full"), "is not empty", "thesis.txt")
+        refused(
+            weft("train", spec, "--backend", "numpy", "--json", "--out", "full"),
+            "is not empty",
+            "thesis.txt",
+        )
 
     def test_out_is_a_file(self, weft: Callable, spec: Path) -> None:
-        refused(weft("train", spec, "--json", "--out", spec), "is a file")
+        refused(weft("train", spec, "--backend", "numpy", "--json", "--out", spec), "is a file")
 
     def test_out_cannot_be_made(self, weft: Callable, spec: Path) -> None:
-        refused(weft("train", spec, "--json", "--out", spec / "run"), "no folder for the run")
+        refused(
+            weft("train", spec, "--backend", "numpy", "--json", "--out", spec / "run"),
+            "no folder for the run",
+        )
 
     def test_resume_of_another_spec(self, weft: Callable, spec: Path, run: Path) -> None:
         spec.write_text(spec.read_text().replace("1e-2", "2e-2"))
-        refused(weft("train", spec, "--json", "--resume", run), "is of another spec")
+        refused(
+            weft("train", spec, "--backend", "numpy", "--json", "--resume", run),
+            "is of another spec",
+        )
 
     def test_a_loss_that_is_not_finite(self, weft: Callable, spec: Path) -> None:
         spec.write_text(spec.read_text().replace("adam(1e-2)", "sgd(1e30)"))
-        outcome = weft("train", spec, "--json", "--quiet")
+        outcome = weft("train", spec, "--backend", "numpy", "--json", "--quiet")
         assert outcome.code == 1
         assert "finite" in outcome.json["error"]["message"]
         assert "small.weft:" in outcome.err
 
     def test_checkpoint_every(self, weft: Callable, spec: Path) -> None:
-        assert weft("train", spec, "--checkpoint-every", "0").code == 2
-        assert weft("train", spec, "--checkpoint-every", "x").code == 2
+        assert weft("train", spec, "--backend", "numpy", "--checkpoint-every", "0").code == 2
+        assert weft("train", spec, "--backend", "numpy", "--checkpoint-every", "x").code == 2
 
 
 class TestEval:
@@ -279,7 +295,7 @@ class TestEval:
             .replace(", test: 10%", ", valid: 10%")
             .replace("valid: 10%, valid: 10%", "valid: 20%")
         )
-        assert weft("train", spec, "--out", "r", "-q").code == 0
+        assert weft("train", spec, "--backend", "numpy", "--out", "r", "-q").code == 0
         refused(weft("eval", "r", "--split", "test", "--json"), "the data has no part `test`")
 
 

@@ -46,6 +46,17 @@ def test_check_imports_only_what_it_needs() -> None:
     assert not slow & modules_after("check", str(EXAMPLES / "digits_mlp.weft"))
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("check",), ("compile",), ("compile", "--emit", "python"), ("explain", "relu"), ("fmt",)],
+    ids=" ".join,
+)
+def test_what_runs_nothing_imports_no_compiler(arguments: tuple[str, ...]) -> None:
+    spec = () if arguments[0] == "explain" else (str(EXAMPLES / "digits_mlp.weft"),)
+    check = ("--check",) if arguments[0] == "fmt" else ()
+    assert not {"tvm", "cupy", "tvm_ffi"} & modules_after(*arguments, *check, *spec)
+
+
 @pytest.mark.parametrize("name", ["", *COMMANDS])
 def test_help(weft: Callable, golden: Golden, name: str) -> None:
     outcome = weft(*([name] if name else []), "--help")
@@ -145,7 +156,18 @@ def test_text_that_the_terminal_cannot_show_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_leaves(spec: Path, tmp_path: Path, number: int, code: int) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "weft", "train", str(spec), "--out", str(out), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "weft",
+        "train",
+        str(spec),
+        "--backend",
+        "numpy",
+        "--out",
+        str(out),
+        "--json",
+    ]
     process = subprocess.Popen(
         [*command, "--set", "epochs=100000"],
         stdout=subprocess.PIPE,

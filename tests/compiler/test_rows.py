@@ -74,7 +74,7 @@ def test_memory_that_is_used_again_for_something_else_keeps_kernels_apart() -> N
             port = replace(port, buffer=buffer, offset=1)
         ports.append(port)
     found = joined((replace(first, ports=tuple(ports)), second, third), lambda nest: True)
-    assert [len(k.nodes) for k in found if isinstance(k, Nest)][0] == len(first.nodes)
+    assert next(len(k.nodes) for k in found if isinstance(k, Nest)) == len(first.nodes)
 
 
 def test_a_view_of_what_the_kernel_itself_makes_is_not_read_from_memory() -> None:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
-
 import numpy as np
 
 from weft.backends.base import Backend, Executable
 from weft.compiler.graph import Graph
 from weft.compiler.passes.fuse import fuse
 from weft.compiler.passes.memory import plan
-from weft.runtime.backends import BACKENDS
+from weft.runtime.backends import backend_named, installed
 
-# What each needs beside NumPy. (`cupy` needs a GPU: see tests/gpu, and tests/cupy_backend.)
-_NEEDS = {"numpy": (), "tvm": ("tvm", "scipy_openblas32")}
-
-INSTALLED = tuple(name for name, needs in _NEEDS.items() if all(map(find_spec, needs)))
+INSTALLED = installed()
 
 
-@cache
 def backend(name: str) -> Backend:
-    return BACKENDS[name]()
+    return backend_named(name)
 
 
 def compiled(name: str, graph: Graph) -> Executable:

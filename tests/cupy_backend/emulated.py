@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from cupy_backend.emulator import COMPILER, Emulator
-from weft.backends.cupy.backend import CupyBackend, CupyExecutable
+from weft.backends.cupy.backend import CupyBackend
+from weft.backends.cupy.bound import CupyExecutable
 from weft.backends.cupy.code import headers
 from weft.compiler.graph import Graph
 from weft.compiler.passes.fuse import fuse

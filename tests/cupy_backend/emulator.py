@@ -10,10 +10,12 @@ import ctypes
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,7 @@ class Compiled:
 class Emulator:
     """The device. Functions are compiled once, and kept on disk."""
 
+    name: str = "emulator"
     order: int = 0  # of threads and blocks: forwards, backwards, or even ones after odd ones
     known: dict[str, Compiled] = field(default_factory=dict)
 
@@ -107,6 +110,13 @@ class Emulator:
             )
         )
         out[...] = lhs @ rhs
+
+    def timed(self, pieces: Sequence[Callable[[], None]]) -> Sequence[float]:
+        marks = [time.perf_counter_ns()]
+        for piece in pieces:
+            piece()
+            marks.append(time.perf_counter_ns())
+        return [float(b - a) for a, b in pairwise(marks)]
 
     def recorded(
         self,

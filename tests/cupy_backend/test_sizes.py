@@ -9,7 +9,7 @@ import pytest
 
 from conformance.backends import compare, run_twice
 from cupy_backend.emulated import BACKEND, compiled, emulated
-from weft.backends.cupy.backend import CupyExecutable
+from weft.backends.cupy.bound import CupyExecutable
 from weft.backends.cupy.code import Gemm, Launch
 from weft.compiler import builder as b
 from weft.compiler.evaluate import evaluate

@@ -12,7 +12,7 @@ from cupy_backend.emulated import BACKEND, emulated
 from cupy_backend.stopping import Killed, Killing
 from weft.runtime import backends
 from weft.runtime.backends import backend_named
-from weft.runtime.feed import rows_of
+from weft.runtime.feed import Rows
 from weft.runtime.session import Session, session_for
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -41,7 +41,7 @@ def test_two_steps(name: str) -> None:
         session.initialise(settings.seed)
     compare(found, reference, 1e-6)
     fields = reference.fields("train_step")
-    rows = rows_of(loaded.fields, fields, reference.backend)
+    rows = Rows(loaded.fields, fields, reference.backend)
     for step in range(2):
         inputs = dict(rows(np.arange(settings.batch) + step * settings.batch))
         expected = reference.run("train_step", inputs, settings.batch)
@@ -64,7 +64,7 @@ def compare(found: Session, expected: Session, bound: float) -> None:
 @pytest.mark.slow
 def test_training_and_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that goes on after a checkpoint ends with the bytes of one that was never stopped."""
-    monkeypatch.setitem(backends.BACKENDS, "cupy", lambda: BACKEND)
+    monkeypatch.setitem(backends.BACKENDS, "cupy", backends.Entry(lambda: BACKEND))
     spec = FOLDER / "digits_mlp.weft"
     whole = weft.load(spec, epochs=2).train(out=tmp_path / "whole", backend="cupy")
     assert whole.metrics["valid"]["accuracy"] > 0.8

@@ -65,6 +65,15 @@ def draws_digits(run: Run) -> None:
     assert nearest(drawn) < 1.7 * nearest(real[:300]) < 0.5 * nearest(noise)
 
 
+def draws_what_it_reads(run: Run) -> None:
+    """The nearest real digit to each that was drawn is mostly of the class of its word."""
+    arrays = run.loaded.fields.arrays
+    real, target = arrays["x"], EMBEDDED["digits"]().arrays["target"]
+    drawn = run.predict({"word": arrays["word"][:500]})["digits"]
+    nearest = np.linalg.norm(drawn[:, None] - real, axis=2).argmin(1)
+    assert (target[nearest] == target[:500]).mean() > 0.75
+
+
 EXAMPLES: dict[str, Example] = {
     "alexnet": Example(61_100_840, 714_188_480, sees=195),
     "autoencoder": Example(51_784, 51_200, {"test.loss": (0.0, 0.016)}),
@@ -85,6 +94,7 @@ EXAMPLES: dict[str, Example] = {
     "inception_v1": Example(13_378_280, 1_582_671_872, sees=715),
     "instance_masks": Example(1_873, 1_914_312, {"test.iou": (0.8, 1.0)}),
     "lenet5": Example(61_706, 416_520, {"test.accuracy": (0.95, 1.0)}, sees=16),
+    "linear": Example(150_528_000, 150_528_000),
     "lstm_lm": Example(117_344, 7_077_888, {"test.bits": (1.5, 2.1)}),
     "maxout": Example(369_610, 367_200, {"test.accuracy": (0.95, 1.0)}),
     "mlp_6431": Example(47, 39, {"test.error": (30.0, 50.0), "test.loss": (0.0, 0.6)}),
@@ -104,6 +114,7 @@ EXAMPLES: dict[str, Example] = {
     "small/densenet121": Example(37_066, 889_392, {"test.accuracy": (0.95, 1.0)}),
     "small/fcn": Example(123_761, 4_092_160, {"test.iou": (0.2, 1.0)}),
     "small/inception_v1": Example(104_712, 3_089_340, {"test.accuracy": (0.85, 1.0)}),
+    "small/linear": Example(640, 640, {"test.accuracy": (0.93, 1.0)}),
     "small/resnet110": Example(67_906, 631_616, {"test.accuracy": (0.95, 1.0)}),
     "small/resnet18": Example(176_578, 641_664, {"test.accuracy": (0.93, 1.0)}),
     "small/resnet50": Example(224_098, 737_792, {"test.accuracy": (0.93, 1.0)}),
@@ -114,6 +125,7 @@ EXAMPLES: dict[str, Example] = {
     "small/vit_b16": Example(39_242, 684_544, {"test.accuracy": (0.9, 1.0)}),
     "small/wide_resnet": Example(77_562, 763_520, {"test.accuracy": (0.95, 1.0)}),
     "snapshots": Example(9_866, 37_888, {"test.joint": (0.955, 1.0), "test.gain": (0.003, 0.1)}),
+    "text_to_image": Example(414_960, 38_185_984, {"test.loss": (0.0, 0.1)}, draws_what_it_reads),
     "transformer_lm": Example(110_336, 7_733_248, {"test.bits": (1.5, 2.4)}),
     "unet": Example(31_030_658, 150_428_424_448, sees=204),
     "vae": Example(19_792, 9_216, {"test.loss": (220.0, 310.0)}, draws_every_digit),
@@ -126,6 +138,8 @@ EXAMPLES: dict[str, Example] = {
 VARIANTS: list[tuple[str, Mapping[str, Any], int]] = [
     ("conv6", {"blocks": [64]}, 4_301_642),
     ("conv6", {"blocks": [64, 128]}, 2_425_930),
+    ("linear", {"hidden": [150_528]}, 22_809_206_784),
+    ("linear", {"hidden": [150_528] * 50}, 1_133_084_467_200),
     ("resnet110", {"depth": 20}, 269_722),
     ("resnet110", {"depth": 56}, 853_018),
     ("resnet110", {"depth": 56, "skip": False}, 853_018),

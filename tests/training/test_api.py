@@ -23,7 +23,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(spec: Path) -> Run:
-    return weft.load(spec).train(out=spec.parent / "run")
+    return weft.load(spec).train("numpy", out=spec.parent / "run")
 
 
 def test_importing_is_quick() -> None:
@@ -89,7 +89,7 @@ def test_text_and_paths(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_runs_are_numbered(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     experiment = weft.load(spec, epochs=1)
-    folders = [experiment.train().folder for _ in range(2)]
+    folders = [experiment.train("numpy").folder for _ in range(2)]
     assert folders == [Path("runs/points-001"), Path("runs/points-002")]
 
 
@@ -125,7 +125,7 @@ train {
 """)
     experiment = weft.load(tmp_path / "t.weft")
     assert experiment.classes == dict.fromkeys(("characters", "next"), tuple(" .abcd"))
-    run = experiment.train(out=tmp_path / "run")
+    run = experiment.train("numpy", out=tmp_path / "run")
     assert run.tensors["net.embedding.table"].shape == (6, 8)
     (tmp_path / "t.txt").unlink()
     reopened = weft.open_run(tmp_path / "run")
@@ -137,7 +137,7 @@ def test_labels_may_have_a_shape(tmp_path: Path) -> None:
     spec = specs.points(tmp_path)
     text = spec.read_text().replace("net(x), y)", "net(x), y[:, 1])")
     spec.write_text(text.replace("class[3] = y", "class[3, 2] = stack([0 * y, y], at = 1)"))
-    run = weft.load(spec, epochs=1).train(out=tmp_path / "run")
+    run = weft.load(spec, epochs=1).train("numpy", out=tmp_path / "run")
     assert run.metrics["test"]["accuracy"] > 0
     text = spec.read_text().replace("class[3, 2]", "class[2, 2]")
     spec.write_text(text.replace("dense(3)", "dense(2)"))
@@ -165,7 +165,7 @@ def test_values_that_are_not_finite_are_found_in_the_data(tmp_path: Path, wrong:
     arrays["x"][:, 1] = wrong
     np.savez(tmp_path / "points.npz", **arrays)
     with pytest.raises(RunError, match="is not finite at step 1") as error:
-        weft.load(spec).train(out=tmp_path / "run")
+        weft.load(spec).train("numpy", out=tmp_path / "run")
     found = error.value.diagnostic
     assert found.span is not None
     assert found.span.line == 4
@@ -220,7 +220,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("generator")
     spec = specs.points(folder)
     spec.write_text(GENERATOR)
-    return weft.load(spec).train(out=folder / "run")
+    return weft.load(spec).train("numpy", out=folder / "run")
 
 
 @pytest.mark.parametrize("rows", [1, 7, 300])

@@ -173,12 +173,12 @@ train {
   epochs  = 4
 }
 """)
-    run = weft.load(spec).train(out=tmp_path / "whole")
+    run = weft.load(spec).train("numpy", out=tmp_path / "whole")
     with pytest.raises(Interrupted):
-        weft.load(spec).train(out=tmp_path / "cut", reporter=Listener(stop_after=2))
+        weft.load(spec).train("numpy", out=tmp_path / "cut", reporter=Listener(stop_after=2))
     weft.open_run(tmp_path / "cut").resume()
     assert same_run(tmp_path / "whole", tmp_path / "cut")
-    short = weft.load(spec, epochs=2).train(out=tmp_path / "short")
+    short = weft.load(spec, epochs=2).train("numpy", out=tmp_path / "short")
     for name in ("dense.w", "batch_norm.shift", "dense_2.b"):
         np.testing.assert_array_equal(run.tensors[f"first.{name}"], short.tensors[f"net.{name}"])
     measured = run.metrics["test"]

@@ -166,8 +166,8 @@ def test_files_on_disk_give_what_arrays_in_memory_give(tmp_path: Path) -> None:
     assert mapped.loaded.fields.mapped
     np.testing.assert_array_equal(trained(mapped), trained(whole))
     np.testing.assert_allclose(values(mapped), values(whole), rtol=1e-12)
-    one = mapped.train(out=tmp_path / "one")
-    two = whole.train(out=tmp_path / "two")
+    one = mapped.train("numpy", out=tmp_path / "one")
+    two = whole.train("numpy", out=tmp_path / "two")
     np.testing.assert_allclose(one.tensors["net.w"], two.tensors["net.w"], rtol=1e-9)
 
 
@@ -207,7 +207,7 @@ def test_a_model_takes_its_statistics_along(tmp_path: Path) -> None:
     from weft.cli.app import app
 
     experiment = spec(tmp_path, "whiten(x)", precision="f32")
-    run = experiment.train(out=tmp_path / "run")
+    run = experiment.train("numpy", out=tmp_path / "run")
     expected = run.predict(values(experiment)[:9])["net"]
     raw = columns()["x"][:9]
     np.savez(tmp_path / "raw.npz", x=raw)
@@ -227,7 +227,7 @@ def test_a_model_takes_its_statistics_along(tmp_path: Path) -> None:
 
 
 def test_a_raw_export_needs_no_statistics(tmp_path: Path) -> None:
-    run = spec(tmp_path, "x / 2", precision="f32").train(out=tmp_path / "run")
+    run = spec(tmp_path, "x / 2", precision="f32").train("numpy", out=tmp_path / "run")
     assert not (tmp_path / "run" / "fitted.npz").exists()
     raw = columns()["x"][:4]
     session = onnxruntime.InferenceSession(run.export_onnx(tmp_path / "raw.onnx", raw=True))
@@ -238,7 +238,7 @@ def test_a_raw_export_needs_no_statistics(tmp_path: Path) -> None:
 
 def test_a_run_keeps_its_statistics_for_other_data(tmp_path: Path) -> None:
     """Evaluating on shifted examples must see the shift: nothing is fitted to them."""
-    run = spec(tmp_path, "standardise(x)").train(out=tmp_path / "run")
+    run = spec(tmp_path, "standardise(x)").train("numpy", out=tmp_path / "run")
     before = run.evaluate("valid")
     moved = columns()
     moved["x"] = moved["x"] + 100
@@ -249,7 +249,7 @@ def test_a_run_keeps_its_statistics_for_other_data(tmp_path: Path) -> None:
 
 def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     experiment = spec(tmp_path, "standardise(x)")
-    one, two = (experiment.train(out=tmp_path / name) for name in ("one", "two"))
+    one, two = (experiment.train("numpy", out=tmp_path / name) for name in ("one", "two"))
     for name, tensor in one.tensors.items():
         np.testing.assert_array_equal(two.tensors[name], tensor)
     stored = [(tmp_path / name / "fitted.npz").read_bytes() for name in ("one", "two")]

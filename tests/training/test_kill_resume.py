@@ -18,7 +18,7 @@ from weft.runtime.checkpoint import checkpoints
 TRAIN = """
 import sys
 import weft
-weft.load(sys.argv[1], epochs=12).train(out=sys.argv[2], resume=True, checkpoint_every=3)
+weft.load(sys.argv[1], epochs=12).train("numpy", out=sys.argv[2], resume=True, checkpoint_every=3)
 """
 
 # As above, but the process dies by `kill -9` inside the n-th write, with a part of it on the disk.
@@ -35,7 +35,7 @@ def write(path, content):
         os.kill(os.getpid(), signal.SIGKILL)
     files.write_atomically(path, content)
 checkpoint.write_atomically = write
-weft.load(sys.argv[1], epochs=12).train(out=sys.argv[2], resume=True, checkpoint_every=3)
+weft.load(sys.argv[1], epochs=12).train("numpy", out=sys.argv[2], resume=True, checkpoint_every=3)
 """
 
 

@@ -63,7 +63,7 @@ def test_a_spec_says_all_that_checking_needs(spec: Path) -> None:
 
 def test_training_says_what_is_missing(spec: Path, tmp_path: Path) -> None:
     with pytest.raises(CompileError) as caught:
-        weft.load(spec).train(out=tmp_path / "run")
+        weft.load(spec).train("numpy", out=tmp_path / "run")
     said = caught.value.diagnostic
     assert said.expected == "`x: f32[2, 3]` and `y: class[4]` of 50 examples"
     assert "--data spots=FILE.npz" in (said.hint or "")
@@ -80,7 +80,9 @@ def test_every_form_trains_to_the_same_bytes(spec: Path, tmp_path: Path) -> None
         "folder": str(folder_of(tmp_path / "spots", x=X, y=Y)),
         "folder, wider": folder_of(tmp_path / "wide", x=X.astype(np.float64), y=Y.astype("u1")),
     }
-    runs = {k: weft.load(spec, {"spots": v}).train(out=tmp_path / k) for k, v in forms.items()}
+    runs = {
+        k: weft.load(spec, {"spots": v}).train("numpy", out=tmp_path / k) for k, v in forms.items()
+    }
     for name, run in runs.items():
         for tensor, array in run.tensors.items():
             np.testing.assert_array_equal(array, runs["arrays"].tensors[tensor], err_msg=name)
@@ -96,7 +98,7 @@ def test_files_of_a_folder_stay_on_disk(spec: Path, tmp_path: Path) -> None:
 
 def test_a_run_remembers_where_its_file_was(spec: Path, tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "spots.npz", x=X, y=Y)
-    run = weft.load(spec, {"spots": archive}).train(out=tmp_path / "runs" / "a")
+    run = weft.load(spec, {"spots": archive}).train("numpy", out=tmp_path / "runs" / "a")
     measured, metrics = run.evaluate("valid"), run.metrics
     moved = tmp_path / "elsewhere"
     moved.mkdir()
@@ -119,7 +121,7 @@ def test_a_run_remembers_where_its_file_was(spec: Path, tmp_path: Path) -> None:
 
 def test_arrays_in_memory_are_given_again(spec: Path, tmp_path: Path) -> None:
     arrays = {"spots": {"x": X, "y": Y}}
-    run = weft.load(spec, arrays).train(out=tmp_path / "run")
+    run = weft.load(spec, arrays).train("numpy", out=tmp_path / "run")
     with pytest.raises(CompileError, match="no arrays are given"):
         weft.open_run(run.folder).evaluate("valid")
     with pytest.raises(CompileError, match="no arrays are given"):

@@ -141,6 +141,9 @@ class _Stop:
     def on_start(self, start: object) -> None:
         pass
 
+    def on_compile(self, compiling: object) -> None:
+        pass
+
     def on_step(self, progress: object) -> None:
         pass
 
@@ -156,10 +159,10 @@ def test_groups_wrappers_and_plateaus_train_and_resume_to_the_same_bytes(tmp_pat
     spec = points(tmp_path)
     text = spec.read_text()
     spec.write_text(text.replace(" with adam(1e-2)\n", MOVES))
-    weft.load(spec).train(out=tmp_path / "whole")
+    weft.load(spec).train("numpy", out=tmp_path / "whole")
     with pytest.raises(Interrupted):
-        weft.load(spec).train(out=tmp_path / "stopped", reporter=_Stop(2))
-    weft.load(spec).train(out=tmp_path / "stopped", resume=True)
+        weft.load(spec).train("numpy", out=tmp_path / "stopped", reporter=_Stop(2))
+    weft.load(spec).train("numpy", out=tmp_path / "stopped", resume=True)
     newest = [checkpoints(tmp_path / f / "checkpoints")[0] for f in ("whole", "stopped")]
     assert newest[0].read_bytes() == newest[1].read_bytes()
     tensors = load_checkpoint(newest[0]).tensors

@@ -196,7 +196,7 @@ train {
 
 def test_all_of_it_together_trains(tmp_path: Path) -> None:
     """Also that evaluation, prediction and a last, smaller batch go through."""
-    run = weft.load(WHOLE).train(out=tmp_path / "run")
+    run = weft.load(WHOLE).train("numpy", out=tmp_path / "run")
     assert run.metrics["valid"]["accuracy"] > 0.8  # of ten classes
     assert run.metrics["valid"]["top"] > 0.95
     outputs = run.predict(np.ones((3, 1, 8, 8), np.float32))

@@ -1,6 +1,7 @@
 """The folder of a run: fresh numbers, no overwriting, what it holds, and its log."""
 
 import json
+import platform
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from weft.runtime.run_folder import RunFolder, environment
 
 
 def begin(folder, spec="train {}", spec_hash="abc"):
-    folder.begin(spec, spec_hash, {"epochs": 3}, {"hidden": 512}, environment(2))
+    folder.begin(spec, spec_hash, {"epochs": 3}, {"hidden": 512}, environment())
     return folder
 
 
@@ -51,7 +52,7 @@ def test_what_it_holds(tmp_path):
     assert folder.edited == []
     (folder.path / "spec.weft").write_text("train { }")
     assert folder.edited == ["spec.weft"]
-    assert folder.environment["threads"] == 2
+    assert folder.environment["machine"] == platform.machine()
     assert folder.environment["packages"]["numpy"] == np.__version__
     assert folder.checkpoints.is_dir()
     assert sorted(path.name for path in folder.path.iterdir()) == [
@@ -109,10 +110,10 @@ def test_another_spec_is_refused(tmp_path):
 
 def test_a_changed_environment_is_told(tmp_path):
     folder = begin(RunFolder.create(tmp_path, "d"))
-    assert folder.moved(environment(2)) == []
-    assert folder.moved(environment(4, ("no-such-package",))) == [
+    assert folder.moved(environment()) == []
+    assert folder.moved({**environment(("no-such-package",)), "threads": 4}) == [
         "packages.no-such-package: none -> not installed",
-        "threads: 2 -> 4",
+        "threads: none -> 4",
     ]
 
 

@@ -92,8 +92,21 @@ CASES = {
     "float64": Case("Direct", (2, 9, 9, 10), (24, 9, 3, 3), dtype=F64),
     "few outputs": Case("Wide", (2, 16, 12, 12), (6, 16, 5, 5), padding=((4, 4), (4, 4))),
     "grouped": Case("Wide", (2, 32, 9, 8), (32, 16, 3, 3), groups=2),
-    "window of the image": Case("Tall", (6, 9, 8, 8), (16, 9, 8, 8)),
-    "gradient of a kernel": Case("Tall", (8, 12, 16, 17), (16, 12, 16, 17)),
+    "window of the image": Case("Sums", (6, 9, 8, 8), (16, 9, 8, 8)),
+    "kernel's gradient": Case("Sums", (12, 8, 16, 17), (16, 8, 16, 17)),
+    "kernel's gradient, groups": Case("Sums", (70, 5, 12, 12), (96, 5, 12, 12)),
+    "kernel's gradient, many examples": Case("Sums", (3, 37, 9, 9), (32, 37, 9, 9)),
+    "kernel's gradient, part of a vector": Case("Sums", (7, 6, 8, 8), (28, 6, 8, 8)),
+    "kernel's gradient, stride": Case(
+        "Sums", (5, 6, 15, 15), (16, 6, 8, 8), padding=((1, 1), (1, 1)), gaps=(2, 2)
+    ),
+    "kernel's gradient, transposed": Case(
+        "Sums", (9, 6, 6, 5), (32, 6, 12, 10), padding=((1, 1), (1, 1)), spread=(2, 2)
+    ),
+    "kernel's gradient, everything": Case(
+        "Sums", (3, 4, 9, 12), (16, 4, 7, 9), (1, 2), ((2, 1), (4, 5)), (2, 1), (1, 2)
+    ),
+    "kernel's gradient, few outputs": Case("Tall", (6, 8, 16, 17), (6, 8, 16, 17)),
 }
 
 BY_NAME = pytest.mark.parametrize("case", CASES.values(), ids=CASES)

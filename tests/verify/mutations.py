@@ -150,6 +150,10 @@ def _wrong_fold(node: Node, arrays: list[np.ndarray]) -> np.ndarray:
 _EVALUATED = fold._evaluated
 
 
+def _choose_alike(c: Node, x: Node, y: Node) -> Node:
+    return b.select(c, x, y)
+
+
 def _outer_after_inner(x: Node, root: Node) -> Node | None:
     inner, outer = root.inputs[0].attributes["permutation"], root.attributes["permutation"]
     permutation = [outer[i] for i in inner]
@@ -313,7 +317,7 @@ MUTATIONS = (
         attribute(gradient_windows, "_extreme_window", _smallest_window),
     ),
     Mutation(
-        "a function states a wrong gradient", "dense", "stated gradients", "bent`",
+        "a function states a wrong gradient", "dense", "stated gradients", "`bent`",
         lambda patch: None,
         (LAYER, f"fn bent(x) {{\n  x * abs(x)\n  gradient(g) {{ g * abs(x) }}\n}}{LAYER} |> bent"),
     ),
@@ -342,7 +346,7 @@ MUTATIONS = (
         "a negated condition chooses alike", "dense", "passes", "select(not(c), x, y)",
         row(
             algebra.CHOICES, place_of(algebra.CHOICES, "select(not(c), x, y)"),
-            b.select,
+            _choose_alike,
         ),
         ("let h = x", "let h = where(not (x > 0.3), x, 2 * x)"),
     ),
@@ -379,7 +383,7 @@ MUTATIONS = (
         attribute(fuse, "_group", _first_output_only),
     ),
     Mutation(
-        "two values that live together share a place", "dense", "memory", "any more",
+        "two values that live together share a place", "dense", "memory", "a value of",
         attribute(memory, "_pack", _everything_at_once),
     ),
     Mutation(

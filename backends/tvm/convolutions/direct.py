@@ -99,39 +99,55 @@ class Direct:
     def _pack(self, weights: Buffer, kind: str) -> Stmt:
         view = self.conv.kernel
         source = self.buffers[view.port]
-        o, c, y, x = (tir.number(stride) for stride in view.strides)
-        full = self.outputs == self.blocks * self.block
-        zero = tirx.const(0.0, self.name)
+        o, c, y, x = view.strides
+        lined = abs(x) == 1 and (y == self.window[1] * x or self.window[0] == 1) and self.taps > 3
 
-        def block(flat: Expr) -> list[Stmt]:
-            number = tirx.truncdiv(flat, tir.number(self.channels))
-            channel = tirx.truncmod(flat, tir.number(self.channels))
+        def channel(number: Expr, channel: Expr, k: Expr) -> list[Stmt]:
+            """One channel's taps for a vector of outputs."""
+            at = number * tir.number(self.channels) + channel
+            into = at * tir.number(self.taps * self.block) + k * tir.number(self.lanes)
+            first = number * tir.number(self.block) + k * tir.number(self.lanes)
 
-            def tap(v: Expr, u: Expr) -> list[Stmt]:
-                into = (flat * tir.number(self.taps) + v * tir.number(self.window[1]) + u) * (
-                    tir.number(self.block)
-                )
-                start = channel * c + v * y + u * x
+            def start(r: int) -> Expr:
+                output = first + tir.number(r)
+                if self.outputs % self.lanes:  # lanes that nobody reads
+                    output = tirx.min(output, tir.number(self.outputs - 1))
+                return output * tir.number(o) + channel * tir.number(c)
 
-                def lane(i: Expr) -> list[Stmt]:
-                    output = number * tir.number(self.block) + i
-                    value = tir.load(source, start + output * o)
-                    if not full:
-                        inside = output < tir.number(self.outputs)
-                        value = tirx.if_then_else(inside, value, zero)
-                    return [tir.store(weights, into + i, value)]
+            def tap(number: Expr) -> list[Stmt]:
+                v, u = _pair(number, self.window[1])
+                where = v * tir.number(y) + u * tir.number(x)
+                to = into + number * tir.number(self.block)
+                return [
+                    tir.store(weights, to + tir.number(r), tir.load(source, start(r) + where))
+                    for r in range(self.lanes)
+                ]
 
-                return [tir.loop(self.block, lane, "vectorized" if full else "serial", "lane")]
+            def some(begin: int, count: int) -> list[Stmt]:
+                lowest = begin if x > 0 else -(begin + count - 1)
+                registers = vectors.Registers(self.name, self.lanes)
+                rows = [(source, start(r) + tir.number(lowest)) for r in range(self.lanes)]
+                moves, columns = vectors.turned(registers, rows, count)
+                stores = []
+                for t, column in enumerate(columns):
+                    tap = begin + t if x > 0 else begin + count - 1 - t
+                    to = into + tir.number(tap * self.block)
+                    stores.append(vectors.store(weights, to, column.value, self.lanes))
+                return [*registers.made, *moves, *stores]
 
+            if not lined:
+                return [tir.loop(self.taps, tap, name="tap")]
             return [
-                tir.loop(
-                    self.window[0],
-                    lambda v: [tir.loop(self.window[1], lambda u: tap(v, u), name="u")],
-                    name="v",
-                )
+                statement
+                for begin in range(0, self.taps, self.lanes)
+                for statement in some(begin, min(self.lanes, self.taps - begin))
             ]
 
-        count = self.blocks * self.channels
+        def block(flat: Expr) -> list[Stmt]:
+            number, vector = _pair(flat, self.wide)
+            return [tir.loop(self.channels, lambda c: channel(number, c, vector), name="channel")]
+
+        count = self.blocks * self.wide
         return tir.loop(count, block, kind if count > 1 else "serial", "pack")
 
     def _tile(self, weights: Buffer, part: Expr, band: Expr, share: Expr) -> list[Stmt]:
@@ -368,6 +384,12 @@ class _Place:
         self, y: Phase, x: Phase, source: Images, start: Expr, channels: int | Expr
     ) -> None:
         self.y, self.x, self.source, self.start, self.channels = y, x, source, start, channels
+
+
+def _pair(flat: Expr, size: int) -> tuple[Expr, Expr]:
+    if size == 1:
+        return flat, tir.number(0)
+    return tirx.truncdiv(flat, tir.number(size)), tirx.truncmod(flat, tir.number(size))
 
 
 def _even_part(count: int, limit: int) -> int:

@@ -14,7 +14,8 @@ class Images:
     """Some images, some rows of their results, and a block of channels at a time.
 
     `sizes` are the numbers of images, of channels in a block, and of rows of results; `start` is
-    the first image and the first row. `strides` lead to the next channel, row and column.
+    the first image and the first row. `strides` lead to the next channel, row and column, `apart`
+    to the next image.
     """
 
     def __init__(
@@ -36,13 +37,13 @@ class Images:
         self.height, self.width = self.y.places(rows), self.x.places(self.x.count)
         self.area = self.height * self.width
         self.buffer = self.source
-        self.strides: tuple[int, ...] = conv.x.strides[1:]
+        self.apart, *self.strides = conv.x.strides
         if self.copied:
             name = tir.stored(conv.ports[conv.x.port].dtype)
             size = self.images * self.depth * self.area
             self.buffer, make = tir.local("padded", name, size, "global")
             self.makes.append(make)
-            self.strides = (self.area, self.width, 1)
+            self.apart, self.strides = self.depth * self.area, [self.area, self.width, 1]
 
     def start(self, image: Expr, channel: Expr) -> Expr:
         """Where place 0 of an image is, in the first channel of the block that begins there."""

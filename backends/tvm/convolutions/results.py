@@ -96,33 +96,33 @@ class Results:
             there = first + number < tir.number(outputs)
             return [tir.when(there, tir.sequence(body))]
 
-        def block(b: Expr) -> list[Stmt]:
+        def square(at: Expr, count: int) -> list[Stmt]:
             registers = vectors.Registers(name, lanes)
-            at = b * tir.number(lanes)
-            rows = [registers.new() for _ in range(lanes)]
-            loads = [
-                register.set(
-                    vectors.load(sums, start + (at + tir.number(r)) * tir.number(stride), lanes)
-                )
-                for r, register in enumerate(rows)
+            rows = [
+                (sums, start + (at + tir.number(min(r, count - 1))) * tir.number(stride))
+                for r in range(lanes)
             ]
-            moves, columns = vectors.turned(registers, rows)
+            moves, columns = vectors.turned(registers, rows, lanes)
             stores = [
                 part
                 for r, column in enumerate(columns)
                 for part in row(
                     tir.number(r),
                     [
-                        vectors.store(
+                        vectors.store_first(
                             self.buffer,
                             self.place(image, output + tir.number(r)) + at,
                             column.value,
                             lanes,
+                            count,
                         )
                     ],
                 )
             ]
-            return [*registers.made, *loads, *moves, *stores]
+            return [*registers.made, *moves, *stores]
+
+        def block(b: Expr) -> list[Stmt]:
+            return square(b * tir.number(lanes), lanes)
 
         def single(p: Expr) -> list[Stmt]:
             return [
@@ -145,10 +145,7 @@ class Results:
         if isinstance(size, int):
             full, rest = divmod(size, lanes)
             found = [tir.loop(full, block, name="block")] if full else []
-            if rest:
-                begin = tir.number(full * lanes)
-                found.append(tir.loop(rest, lambda p: single(begin + p), name="result"))
-            return found
+            return [*found, *(square(tir.number(full * lanes), rest) if rest else [])]
         count = tirx.truncdiv(size, tir.number(lanes))
         begin = count * tir.number(lanes)
         return [

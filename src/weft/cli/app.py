@@ -29,6 +29,7 @@ COMMANDS = {
     "export": "Write a trained run as an ONNX model.",
     "explain": "Show the equation and the source of anything that has a name.",
     "graph": "Draw a graph of a spec as SVG.",
+    "profile": "Time a training step kernel by kernel.",
     "compile": "Show a spec at any stage on its way to running code.",
     "fmt": "Write specs in the one canonical layout.",
 }

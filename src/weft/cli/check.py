@@ -11,7 +11,6 @@ import click
 
 from weft.cli.failures import facts, show
 from weft.cli.options import (
-    DEFAULT_BACKEND,
     Command,
     backend_option,
     data_option,
@@ -37,13 +36,13 @@ SHOWN_CLASSES = 10
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("spec")
-@backend_option
+@backend_option("numpy")
 @set_option
 @data_option
 @json_option
 def command(
     spec: str,
-    backend: str | None,
+    backend: str,
     overrides: Mapping[str, str],
     data: Mapping[str, str],
     json: bool,
@@ -59,7 +58,7 @@ def command(
     from weft.compiler.collector import no_cycles
 
     with no_cycles():
-        _check(weft.load(Path(spec), data, **overrides), backend or DEFAULT_BACKEND, json)
+        _check(weft.load(Path(spec), data, **overrides), backend, json)
 
 
 def _check(experiment: Experiment, backend: str, json: bool) -> None:

@@ -62,19 +62,15 @@ def data_option(function: F) -> F:
     )(function)
 
 
-def backend_option(function: F) -> F:
-    """`--backend NAME`: what runs the graphs; the command gets None for `auto`."""
+def backend_option(default: str | None, shown: str | None = None) -> Callable[[F], F]:
+    """`--backend NAME`: what runs the graphs; a default of None is what `shown` says it is."""
     return click.option(
         "--backend",
-        default="auto",
-        show_default=True,
+        default=default,
+        show_default=shown or True,
         metavar="NAME",
-        callback=lambda ctx, parameter, name: None if name == "auto" else name,
-        help="What runs the graphs: numpy, or auto for the fastest that is installed.",
-    )(function)
-
-
-DEFAULT_BACKEND = "numpy"
+        help="What runs the graphs: numpy, tvm, or auto for the fastest that can run here.",
+    )
 
 
 def _pairs(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weft.cli.options import Command, json_option
+from weft.cli.options import Command, backend_option, json_option
 
 if TYPE_CHECKING:
     from weft.cli.arrays import Arrays
@@ -47,9 +47,16 @@ weft predict runs/ring_gan-001 --rows 500 --output points.npy      from its own 
     metavar="N",
     help="How many rows to make, instead of --input, for a model that reads no field.",
 )
+@backend_option(None, shown="that of its training")
 @json_option
 def command(
-    run: str, source: str | None, output: str, raw: bool, rows: int | None, json: bool
+    run: str,
+    source: str | None,
+    output: str,
+    raw: bool,
+    rows: int | None,
+    backend: str | None,
+    json: bool,
 ) -> None:
     """Apply the model of RUN to the arrays of a file.
 
@@ -68,7 +75,7 @@ def command(
         )
     path = writable(Path(output))
     arrays.kind(path)
-    opened = weft.open_run(run)
+    opened = weft.open_run(run, backend=backend)
     if source is None:
         outputs = opened.predict(rows=rows)
     else:
@@ -79,7 +86,8 @@ def command(
     made = _rows(outputs)
     if json:
         shapes = {name: list(array.shape) for name, array in outputs.items()}
-        print_json({"run": run, "path": output, "rows": made, "outputs": shapes})
+        told = {"run": run, "backend": opened.backend, "path": output, "rows": made}
+        print_json({**told, "outputs": shapes})
     else:
         click.echo(f"wrote {path}: {', '.join(outputs)} for {made} rows")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from weft.cli.failures import show
 from weft.cli.output import amount, metric, seconds
-from weft.runtime.reporting import Epoch, Progress, Reporter, Result, Silent, Start
+from weft.runtime.reporting import Compiling, Epoch, Progress, Reporter, Result, Silent, Start
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +40,9 @@ class Plain:
         _warn(start)
         self.epochs = start.epochs
         self._say(headline(start))
+
+    def on_compile(self, compiling: Compiling) -> None:
+        self._say(made_first(compiling))
 
     def on_step(self, progress: Progress) -> None:
         pass
@@ -89,6 +92,9 @@ class Live:
         )
         self.bar.start()
 
+    def on_compile(self, compiling: Compiling) -> None:
+        self.console.print(made_first(compiling), style="dim", markup=False, soft_wrap=True)
+
     def on_step(self, progress: Progress) -> None:
         told = (
             f"{_named(progress.metrics)}  {amount(progress.steps_per_second)} steps/s"
@@ -130,6 +136,18 @@ def headline(start: Start) -> str:
         what += f" in {start.epochs} epoch{'s' * (start.epochs > 1)}"
     begun = f", from step {start.step}" if start.step else ""
     return f"training {start.name}: {what}{begun}, on {start.backend}"
+
+
+def made_first(compiling: Compiling) -> str:
+    """What is compiled before the first step."""
+    words = f"compiling for batches of {_numbers(compiling.train)}"
+    if compiling.evaluation:
+        words += f", and of {_numbers(compiling.evaluation)} for evaluation"
+    return words
+
+
+def _numbers(sizes: Sequence[int]) -> str:
+    return " and ".join(map(str, sizes)) if len(sizes) < 3 else ", ".join(map(str, sizes))
 
 
 def epoch_line(epoch: Epoch, epochs: int) -> str:

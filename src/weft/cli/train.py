@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weft.cli.options import (
-    DEFAULT_BACKEND,
     Command,
     backend_option,
     data_option,
@@ -51,7 +50,7 @@ _OUT = "<--out>"  # no folder's name: `<` is what a shell would take
     metavar="STEPS",
     help="Save after this many steps too, not only after each epoch.",
 )
-@backend_option
+@backend_option(None, shown="auto; the run's own for --resume")
 @set_option
 @data_option
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
@@ -85,9 +84,7 @@ def command(
             run = weft.open_run(folder, data).resume(backend, told, checkpoint_every)
         else:
             experiment = weft.load(Path(spec), data, **overrides)
-            run = experiment.train(
-                backend or DEFAULT_BACKEND, folder, goes_on, told, checkpoint_every
-            )
+            run = experiment.train(backend, folder, goes_on, told, checkpoint_every)
     finally:
         if isinstance(told, Live):
             told.close()
@@ -140,6 +137,7 @@ def report(run: Run) -> dict[str, Any]:
     result = run.result
     return {
         "run": str(run.folder),
+        "backend": run.backend,
         "steps": result.steps,
         "epochs": result.epochs,
         "best_step": result.best_step,

@@ -10,7 +10,6 @@ import click
 
 from weft.cli.failures import MISTAKE, Ended, facts, show
 from weft.cli.options import (
-    DEFAULT_BACKEND,
     Command,
     backend_option,
     data_option,
@@ -31,13 +30,13 @@ weft verify digits.weft --json
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("spec")
-@backend_option
+@backend_option("numpy")
 @set_option
 @data_option
 @json_option
 def command(
     spec: str,
-    backend: str | None,
+    backend: str,
     overrides: Mapping[str, str],
     data: Mapping[str, str],
     json: bool,
@@ -56,7 +55,7 @@ def command(
 
     with no_cycles():
         experiment = weft.load(Path(spec), data, **overrides)
-        found = experiment.verify(backend or DEFAULT_BACKEND)
+        found = experiment.verify(backend)
     if json:
         print_json(report.facts(found, facts))
     else:
