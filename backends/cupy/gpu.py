@@ -64,9 +64,8 @@ class GpuMemory:
         return found
 
     def write(self, array: np.ndarray) -> None:
-        self.gpu.compute.synchronize()
         if array.nbytes:
-            self.pointer.copy_from_host(_host(array), array.nbytes)
+            self.pointer.copy_from_host_async(_host(array), array.nbytes, self.gpu.compute)
 
     def read(self, into: np.ndarray) -> None:
         self.gpu.compute.synchronize()
@@ -96,7 +95,7 @@ class Gpu:
 
     def allocate(self, size: int) -> GpuMemory:
         pointer = self.cupy.cuda.alloc(max(1, size))
-        pointer.memset(0, max(1, size))
+        pointer.memset_async(0, max(1, size), self.compute)
         return GpuMemory(self, pointer)
 
     def load(self, headers: str, functions: Mapping[str, str]) -> Mapping[str, Any]:
@@ -172,6 +171,7 @@ class _Replay:
         self.inputs, self.outputs = inputs, outputs
         self.places: list[_Place | None] = [None] * PLACES
         self.turn = 0
+        self.flying: list[tuple[Any, list[np.ndarray]]] = []  # outputs on their way to the host
 
     def __call__(self, given: Sequence[np.ndarray]) -> Waiting:
         cupy, compute = self.gpu.cupy, self.gpu.compute
@@ -181,7 +181,7 @@ class _Replay:
             self.turn = (self.turn + 1) % PLACES
             place.send(given, self.inputs)
         self.graph.launch(compute)
-        found, held = [], []
+        found = []
         for span in self.outputs:
             size = span.count * span.dtype.itemsize
             pinned = cupy.cuda.alloc_pinned_memory(max(1, size))
@@ -190,9 +190,11 @@ class _Replay:
             if size:
                 _copy(cupy, array.ctypes.data, source, size, _TO_HOST, compute)
             found.append(array)
-            held.append(pinned)
         done = cupy.cuda.Event(disable_timing=True)
         done.record(compute)
+        # Nobody else may have this memory before it is filled, even if nobody waits for it.
+        self.flying = [pair for pair in self.flying if not pair[0].done]
+        self.flying.append((done, found))
 
         def wait() -> Sequence[np.ndarray]:
             done.synchronize()

@@ -1,4 +1,4 @@
-// Running sums, sums at positions that data name, and sorting. Each in one fixed order.
+// Running sums and sorting. Each in one fixed order.
 #pragma once
 
 namespace order {
@@ -50,53 +50,6 @@ DEVICE void sums_by_block(int count, const Read& read, const Write& write, T* me
         if (i < count) write(i, sum);
         __syncthreads();
     }
-}
-
-// -- sums at positions ----------------------------------------------------------------------------
-
-// One warp: `add(row(p), value(p))` for each p below `count`. 32 at a time: of those with the same
-// row the first adds the sum of all.
-template <class T, class Row, class Value, class Add>
-DEVICE void scatter_by_warp(int count, const Row& row, const Value& value, const Add& add) {
-    const int lane = threadIdx.x % 32;
-    for (int start = 0; start < count; start += 32) {
-        const int p = start + lane;
-        const int target = p < count ? int(row(p)) : -1;
-        const T mine = p < count ? value(p) : T(0);
-        const unsigned peers = __match_any_sync(0xffffffffu, target);
-        unsigned left = peers & (peers - 1);
-        T sum = of_lane(mine, __ffs(int(peers)) - 1);
-        while (__ballot_sync(0xffffffffu, left != 0)) {
-            const T other = of_lane(mine, left ? __ffs(int(left)) - 1 : lane);
-            if (left) sum = op::add(sum, other);
-            left &= left - 1;
-        }
-        if (target >= 0 && lane == __ffs(int(peers)) - 1) add(target, sum);
-        __syncwarp();
-    }
-}
-
-// One warp for update p: if no update before it has its row, `sum(q)` for each q that has, in order,
-// between `begin(row)` and `end(row)`.
-template <class Row, class Begin, class Sum, class End>
-DEVICE void scatter_by_update(
-    int p, int count, const Row& row, const Begin& begin, const Sum& sum, const End& end
-) {
-    const int lane = threadIdx.x % 32;
-    const int target = int(row(p));
-    for (int start = 0; start < p; start += 32) {
-        const int q = start + lane;
-        if (__ballot_sync(0xffffffffu, q < p && int(row(q)) == target)) return;
-    }
-    begin(target);
-    for (int start = p / 32 * 32; start < count; start += 32) {
-        const int q = start + lane;
-        const bool same = q >= p && q < count && int(row(q)) == target;
-        for (unsigned left = __ballot_sync(0xffffffffu, same); left; left &= left - 1) {
-            sum(start + __ffs(int(left)) - 1);
-        }
-    }
-    end(target);
 }
 
 // -- sorting --------------------------------------------------------------------------------------

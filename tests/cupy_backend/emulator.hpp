@@ -150,6 +150,11 @@ template <class T> unsigned __match_any_sync(unsigned, T mine) {
     }
     return same;
 }
+static int atomicAdd(int* address, int value) {
+    const int before = *address;
+    *address += value;
+    return before;
+}
 static int __ffs(int word) { return __builtin_ffs(word); }
 static int __popc(unsigned word) { return __builtin_popcount(word); }
 static float __int_as_float(int word) {

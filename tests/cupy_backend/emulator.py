@@ -30,7 +30,7 @@ KEPT = HERE.parents[1] / ".pytest_cache" / "emulator"
 COMPILER = shutil.which("g++")
 PIECE = 60  # functions that are compiled together
 _HEAD = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\(([^)]*)\)')
-_WAITS = re.compile(r"__shared__|__sync|over_team|order::")
+_WAITS = re.compile(r"__shared__|__sync|over_team|order::|scatter::")
 
 
 class EmulatedMemory:

@@ -120,6 +120,14 @@ CASES: dict[str, tuple[Callable[[], Outputs], set[str]]] = {
     ),
     "scattered numbers": (lambda: scattered(50, 400, 0), {"points", "scatter_add"}),
     "scattered rows": (lambda: scattered(20, 150, 200), {"points", "scatter_add"}),
+    "many scattered numbers": (
+        lambda: scattered(600, 5_000, 0),
+        {"points", "scatter_add", "digits", "sums", "sorted"},
+    ),
+    "many scattered rows": (
+        lambda: scattered(19, 4_200, 40),
+        {"points", "scatter_add", "digits", "sums", "sorted"},
+    ),
 }
 
 
@@ -150,7 +158,7 @@ def test_results() -> None:
     rng = np.random.default_rng(0)
     for case, (program, graph) in made.items():
         values = {
-            node.name: rng.integers(0, 20, node.type.shape)
+            node.name: rng.integers(-1, 700, node.type.shape)
             if node.type.dtype is I64
             else rng.uniform(0.1, 1.0, node.type.shape)
             for node in graph.inputs
