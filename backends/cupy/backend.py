@@ -121,8 +121,7 @@ class CupyBackend:
     def compile(self, plan: Plan) -> CupyExecutable:
         """Kernels from the plan's groups, and CUDA from them."""
         made = program_of(plan)
-        source = "\n".join(made.program.functions.values())
-        return CupyExecutable(plan, made.program, made.outputs, self.device, source)
+        return CupyExecutable(plan, made.program, made.outputs, self.device)
 
     def timed(self, plan: Plan) -> CupyTimed:
         """See `Backend.timed`: a part is a kernel."""

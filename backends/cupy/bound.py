@@ -30,7 +30,10 @@ class CupyExecutable:
     program: Program
     outputs: Mapping[str, Place]
     device: Device
-    source: str
+
+    @property
+    def source(self) -> str:
+        return self.program.source
 
     @cached_property
     def functions(self) -> Mapping[str, Any]:

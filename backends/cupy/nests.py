@@ -252,9 +252,9 @@ class _Rows:
         if teams.parts > 1:
             step = -(-count // teams.parts)
             start = f"part * {step} + lane"
-            end = f"(part + 1) * {step} < {count} ? (part + 1) * {step} : {count}"
+            end = f"((part + 1) * {step} < {count} ? (part + 1) * {step} : {count})"
         self._hoist(stage)
-        stop = emitter.let(type, f"active ? ({end}) : 0", "stop")
+        stop = emitter.let(type, f"active ? {end} : 0", "stop")
         head = f"for ({type} k = {start}; k < {stop}; k += {teams.team})"
         with emitter.block(head):
             spread(emitter, "k", stage.axes, lanes)

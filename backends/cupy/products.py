@@ -70,8 +70,9 @@ def _element(
         summed, names["k"] = [code.axes[axis] for axis in sums], code.axes[inner]
     steps = zip((*matrix.batch, *matrix.sums), (*batch, *summed), strict=True)
     parts = [f"{step} * {name}" for step, name in steps if step]
+    wide = "" if type == "int" else f"({type})"
     for step, name in ((matrix.row, names[row]), (matrix.column, names[column])):
-        parts.append(f"({type}){step} * {name}")
+        parts.append(f"{wide}{step} * {name}" if step != 1 else f"{wide}{name}")
     return [*code.lines, f"return p{matrix.port}[{' + '.join(parts)}];"]
 
 

@@ -72,6 +72,23 @@ class Program:
         self.kernels_run.append((kernel, tuple(runs)))
 
     @property
+    def source(self) -> str:
+        """For people: the functions in the order of the step, each with what it computes."""
+        known: set[str] = set()
+        lines = [f"// {len(list(self.runs))} calls a step, {len(self.functions)} functions\n"]
+        for kernel, runs in self.kernels_run:
+            for run in runs:
+                if not isinstance(run.call, Launch) or run.call.function.name in known:
+                    continue
+                known.add(run.call.function.name)
+                work = " ".join(node.op.name for node in kernel.nodes)
+                blocks = "x".join(str(size) for size in run.call.grid)
+                lines.append(f"// {work}")
+                lines.append(f"// {blocks} blocks of {run.call.threads}")
+                lines.append(run.call.function.source)
+        return "\n".join(lines)
+
+    @property
     def runs(self) -> Iterator[Run]:
         """All calls of a step in order."""
         return (run for _, runs in self.kernels_run for run in runs)

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 EXAMPLES = """
 weft compile spec.weft                              the training step as a graph
 weft compile spec.weft --emit python                the code that a training step runs
+weft compile spec.weft --emit cuda                  its kernels for a GPU, which need not be there
 weft compile spec.weft --emit plan --graph predict  where each value of prediction lives
 weft compile spec.weft --stop-after decompose       the graph as that pass leaves it
 weft compile spec.weft --emit ast                   the spec as the parser sees it
 """
 
-STAGES = ("ast", "graph", "fused", "plan", "python")
+STAGES = ("ast", "graph", "fused", "plan", "python", "cuda")
 GRAPHS = ("train_step", "eval_step", "predict", "init", "epoch_end")
 
 
@@ -34,7 +35,8 @@ GRAPHS = ("train_step", "eval_step", "predict", "init", "epoch_end")
     type=click.Choice(STAGES),
     default="graph",
     show_default=True,
-    help="The stage: syntax tree, graph, groups of fused operations, memory plan, NumPy code.",
+    help="The stage: syntax tree, graph, groups of fused operations, memory plan, NumPy code, "
+    "CUDA code.",
 )
 @click.option(
     "--graph",
@@ -111,6 +113,8 @@ def _lowered(loaded: Loaded, emit: str, graph: str, stop_after: str | None) -> s
         return print_graph(lower(session.graph(graph), target, stop_after))
     if emit == "fused":
         return groups(session, graph, batch)
+    if emit == "cuda":
+        return cuda(session, graph, batch)
     plan = session.plan(graph, batch)
     return print_plan(plan) if emit == "plan" else BACKEND.compile(plan).source
 
@@ -125,6 +129,17 @@ def groups(session: Session, name: str, batch: int) -> str:
         lines.append(f"\ngroup {number} {group.kind}")
         lines += [f"  {print_node(plan.graph, node)}" for node in group.nodes]
     return "\n".join(lines) + "\n"
+
+
+def cuda(session: Session, name: str, batch: int) -> str:
+    """The kernels of the CuPy backend; no GPU is asked for."""
+    from dataclasses import replace
+
+    from weft.backends.cupy.backend import ABILITIES, program_of
+    from weft.compiler.pipeline import compile_plan
+
+    target = replace(session.target(name, batch), abilities=ABILITIES)
+    return program_of(compile_plan(session.graph(name), target)).program.source
 
 
 def tree(file: File) -> str:
