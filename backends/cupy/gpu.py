@@ -102,7 +102,10 @@ class Gpu:
         """One module; CuPy keeps what NVRTC made of it on disk, by its hash."""
         code = "\n".join((headers, *functions.values()))
         module = self.cupy.RawModule(code=code, options=OPTIONS, backend="nvrtc")
-        return {name: module.get_function(name) for name in functions}
+        found = {name: module.get_function(name) for name in functions}
+        # Asking for anything loads a function: better now than while launches are recorded.
+        assert all(function.max_threads_per_block for function in found.values())
+        return found
 
     def launch(
         self, function: Any, grid: tuple[int, int, int], threads: int, addresses: Sequence[int]
@@ -135,6 +138,7 @@ class Gpu:
     def recorded(
         self, work: Callable[[], None], inputs: Sequence[Memory], outputs: Sequence[Span]
     ) -> Replay:
+        self.cupy.cuda.device.get_cublas_handle()  # made now, as it takes memory
         with self.compute:
             self.compute.begin_capture()
             work()
