@@ -7,6 +7,7 @@ import numpy as np
 from weft.backends.base import Arrays
 from weft.compiler.errors import RunError
 from weft.compiler.plan import ALIGNMENT, Plan
+from weft.compiler.types import TensorType
 
 
 def aligned(size: int) -> np.ndarray:
@@ -17,8 +18,12 @@ def aligned(size: int) -> np.ndarray:
 
 
 def checked_state(name: str, plan: Plan, state: Arrays) -> np.ndarray:
-    """The caller's array of a bound input, if it can be updated in place."""
-    type = plan.graph.named_inputs[name].type
+    """The caller's array of a bound input of the plan, if it can be updated in place."""
+    return checked_array(name, plan.graph.named_inputs[name].type, state)
+
+
+def checked_array(name: str, type: TensorType, state: Arrays) -> np.ndarray:
+    """The caller's array of a bound input of that type, if it can be updated in place."""
     if name not in state:
         raise RunError(f"state `{name}` is missing", expected=f"an array of type `{type}`")
     array = state[name]

@@ -5,14 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from weft.compiler.costs import Cost
 from weft.compiler.graph import Node
 from weft.compiler.plan import Abilities, Plan
 from weft.compiler.types import DType
+
+if TYPE_CHECKING:
+    from weft.compiler.costs import Cost
 
 Arrays = Mapping[str, np.ndarray]
 Step = Callable[[Arrays], Arrays]
@@ -49,7 +52,20 @@ class HostState(Held):
 
 
 class Executable(Protocol):
-    """A compiled graph."""
+    """A graph as code, ready to be bound to arrays."""
+
+    def bind(self, state: Arrays, *, quiet: bool = False) -> Step:
+        """A step over these arrays of the plan's bound inputs, which it updates in place.
+
+        Arrays that the backend holds (`Backend.hold`) stay where it keeps them. The step takes
+        the other inputs by name and returns the other outputs by name. With `quiet` the caller
+        promises to have silenced floating-point warnings around the calls.
+        """
+        ...
+
+
+class Compiled(Executable, Protocol):
+    """What a backend has just made of a plan."""
 
     @property
     def plan(self) -> Plan: ...
@@ -59,13 +75,28 @@ class Executable(Protocol):
         """The generated code, for people."""
         ...
 
-    def bind(self, state: Arrays, *, quiet: bool = False) -> Step:
-        """A step over these arrays of the plan's bound inputs, which it updates in place.
 
-        Arrays that the backend holds (`Backend.hold`) stay where it keeps them. The step takes
-        the other inputs by name and returns the other outputs by name. With `quiet` the caller
-        promises to have silenced floating-point warnings around the calls.
-        """
+class NotKept(Exception):
+    """Why compiled code can't be kept for another process, and what would help."""
+
+    def __init__(self, found: str, hint: str | None = None) -> None:
+        super().__init__(found)
+        self.found, self.hint = found, hint
+
+
+class Keeper(Protocol):
+    """How executables become files, and come back without being compiled."""
+
+    def identity(self) -> str:
+        """All that code depends on beside the plan and Weft itself: machine and versions."""
+        ...
+
+    def save(self, compiled: Compiled, folder: Path) -> None:
+        """Write the files. Raises NotKept where this machine can't."""
+        ...
+
+    def load(self, folder: Path) -> Executable:
+        """What `save` wrote. Raises NotKept for what can't be loaded."""
         ...
 
 
@@ -166,8 +197,17 @@ class Backend(Protocol):
         """What the last bits of its results depend on, beside those versions."""
         ...
 
-    def compile(self, plan: Plan) -> Executable:
+    def compile(self, plan: Plan) -> Compiled:
         """Raises RunError for what the backend can't say."""
+        ...
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """What it can show of its code, for people: `python`, or `kernel`, `tir`, `llvm`, ..."""
+        ...
+
+    def listing(self, plan: Plan, form: str) -> str:
+        """The code of a plan in one of its forms."""
         ...
 
     def timed(self, plan: Plan) -> Timed:
@@ -177,3 +217,11 @@ class Backend(Protocol):
     def peaks(self, dtype: DType) -> Peaks:
         """Measured anew each time: about a second."""
         ...
+
+
+@runtime_checkable
+class Keeping(Backend, Protocol):
+    """A backend that takes longer to compile than to load what was compiled before."""
+
+    @property
+    def keeper(self) -> Keeper: ...

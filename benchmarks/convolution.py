@@ -13,7 +13,6 @@ them, and what PyTorch's product of two large matrices reaches.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -211,9 +210,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     settings = parser.parse_args()
-    os.environ.setdefault("TVM_NUM_THREADS", str(settings.threads))
     import torch
 
+    from weft.backends.tvm.backend import BACKEND
+
+    BACKEND.use_threads(settings.threads)
     torch.set_num_threads(settings.threads)
     print(f"a product of matrices: {ceiling(settings.threads):.0f} GFLOP/s")
     print(f"{'':36} {'':8} {'ms':>8} {'GFLOP/s':>8} {'PyTorch':>8} {'ratio':>6} {'error':>8}")

@@ -21,8 +21,8 @@ from weft.compiler.loops import Loop, loops_of
 from weft.compiler.ops import Kind
 from weft.compiler.passes.bind import bind
 from weft.compiler.passes.decompose import inline_calls
-from weft.compiler.pipeline import Target, lower
-from weft.compiler.plan import Buffer, Plan
+from weft.compiler.pipeline import lower
+from weft.compiler.plan import Buffer, Plan, Target
 from weft.compiler.program import Experiment, Program, State
 from weft.compiler.receptive import ReceptiveField, by_kernel, largest, receptive_fields
 from weft.compiler.types import DType, TensorType, static_shape

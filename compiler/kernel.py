@@ -153,10 +153,13 @@ class Guard(Scalar):
 
 @dataclass(frozen=True, eq=False)
 class Bits(Scalar):
-    """The random word at a flat position; operands are the words of the seed, and the step."""
+    """The random word at a flat position.
+
+    The key is the seed's low and high word, the step, and the low and high word of the stream's
+    name: all of them data, so that draws under other names are the same code.
+    """
 
     key: tuple[Scalar, ...]
-    stream: str
     position: Index
 
     @property
@@ -168,7 +171,7 @@ class Bits(Scalar):
         return (self.position,)
 
     def rebuilt(self, operands: tuple[Scalar, ...], indices: tuple[Index, ...]) -> Scalar:
-        return Bits(self.dtype, operands, self.stream, *indices)
+        return Bits(self.dtype, operands, *indices)
 
 
 @dataclass(frozen=True, eq=False)

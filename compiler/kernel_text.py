@@ -6,6 +6,7 @@ in where their memory is have one text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from weft.compiler.index import Atom, Axis, Datum, Floor, Index
@@ -18,6 +19,7 @@ from weft.compiler.kernel import (
     Literal,
     Load,
     Nest,
+    Port,
     Position,
     Product,
     Result,
@@ -33,6 +35,36 @@ from weft.compiler.kernel import (
 def text(kernel: Kernel) -> str:
     """The kernel in lines."""
     return _Printer().kernel(kernel)
+
+
+def program_text(name: str, kernels: Sequence[Kernel]) -> str:
+    """Each distinct kernel once, with a name; then the step: their calls, in order.
+
+    Names are given in the order of the calls. A call has its arguments, and the place in the spec
+    of the last thing that it computes: `x[64]` is x from its 64th element on, `t5@128` the value
+    t5 at byte 128 of the arena.
+    """
+    names: dict[str, str] = {}
+    steps: list[str] = []
+
+    def calls(kernels: Sequence[Kernel], depth: int) -> None:
+        margin = "  " * depth
+        for kernel in kernels:
+            ports = ", ".join(map(_argument, kernel.ports))
+            if isinstance(kernel, Turns):
+                steps.append(f"{margin}turns k < {kernel.length} of {ports}")
+                moving = kernel.tracks.items()
+                steps.extend(f"{margin}  {buffer.name} at {_track(t)}" for buffer, t in moving)
+                calls(kernel.kernels, depth + 1)
+            else:
+                called = names.setdefault(text(kernel), f"kernel_{len(names)}")
+                span = next((n.span for n in reversed(kernel.nodes) if n.span is not None), None)
+                place = f"   # {span}" if span is not None else ""
+                steps.append(f"{margin}{called} {ports}{place}")
+
+    calls(kernels, 1)
+    functions = [f"{named} {printed.removeprefix('kernel ')}" for printed, named in names.items()]
+    return "\n".join([*functions, f"{name}", *steps, ""])
 
 
 @dataclass(eq=False)
@@ -142,7 +174,7 @@ class _Printer:
                 made = f"{self.scalar(scalar.value)} if {tests} else {self.scalar(scalar.other)}"
             case Bits():
                 words = ", ".join(self.scalar(word) for word in scalar.key)
-                made = f"bits({words}, {scalar.stream!r}, {self.index(scalar.position)})"
+                made = f"bits({words}, {self.index(scalar.position)})"
             case _:
                 raise AssertionError(scalar)
         name = f"v{len(self._names)}"
@@ -167,6 +199,13 @@ class _Printer:
             return f"at({self.scalar(atom.scalar)}, {atom.limit})"
         sign = "//" if isinstance(atom, Floor) else "%"
         return f"(({self.index(atom.index)}) {sign} {atom.divisor})"
+
+
+def _argument(port: Port) -> str:
+    buffer = port.buffer
+    if buffer.kind in ("arena", "scratch"):
+        return f"{buffer.name}@{buffer.offset + port.offset * buffer.dtype.bytes}"
+    return f"{buffer.name}[{port.offset}]"
 
 
 def _track(track: Track) -> str:

@@ -40,7 +40,6 @@ TypeTest = Callable[[TensorType], bool]
 Captures = dict[str, Node]
 Uses = Mapping[Node, int]
 Matcher = Callable[[Node, Captures, Uses], bool]
-_Candidates = tuple[tuple[Matcher, "Rule"], ...]
 
 
 @dataclass(frozen=True)
@@ -155,30 +154,28 @@ class Rules:
         return {name: tuple(rows) for name, rows in table.items()}
 
     @cached_property
-    def _by_ops(self) -> dict[tuple[str, ...], tuple[_Candidates, _Candidates]]:
-        """Those of `by_op` that the ops of a node's operands allow, and of them those that count
-        readers; filled in as nodes come."""
+    def counting(self) -> frozenset[str]:
+        """The ops of nodes for which a match depends on how often others are read."""
+        counting = [rule.pattern for rule in self.rows if rule.pattern.counts]
+        return frozenset(name for pattern in counting for name in pattern.ops)
+
+    @cached_property
+    def _by_ops(self) -> dict[tuple[str, ...], tuple[tuple[Matcher, Rule], ...]]:
+        """Those of `by_op` that the ops of a node's operands allow, filled in as nodes come."""
         return {}
 
-    def _candidates(self, node: Node) -> tuple[_Candidates, _Candidates]:
+    def _candidates(self, node: Node) -> tuple[tuple[Matcher, Rule], ...]:
         ops = (node.op.name, *[operand.op.name for operand in node.inputs])
         found = self._by_ops.get(ops)
         if found is None:
-            rows = [r for r in self.by_op.get(node.op.name, ()) if _allows(r[0], ops[1:])]
-            found = (
-                tuple((m, rule) for _, m, rule in rows),
-                tuple((m, rule) for pattern, m, rule in rows if pattern.counts),
-            )
+            rows = self.by_op.get(node.op.name, ())
+            found = tuple((m, rule) for pattern, m, rule in rows if _allows(pattern, ops[1:]))
             self._by_ops[ops] = found
         return found
 
-    def apply(self, node: Node, uses: Uses, again: bool = False) -> tuple[Node, Rule] | None:
-        """What the first matching rule puts in the node's place, placed where the node is.
-
-        `again`: none matched before, so that one can now only where readers are counted.
-        """
-        every, counting = self._candidates(node)
-        for matcher, rule in counting if again else every:
+    def apply(self, node: Node, uses: Uses) -> tuple[Node, Rule] | None:
+        """What the first matching rule puts in the node's place, placed where the node is."""
+        for matcher, rule in self._candidates(node):
             found: Captures = {}
             if not matcher(node, found, uses):
                 continue
@@ -240,6 +237,7 @@ class _Sweep:
 
     def settle(self, start: Node) -> Node:
         final, became, tried, stack = self.final, self.became, self.tried, [start]
+        counting = self.rules.counting
         while stack:
             node = stack.pop()
             if node in final:
@@ -259,7 +257,10 @@ class _Sweep:
                 continue
             if operands != node.inputs:  # nodes are equal where they are the same
                 became[node] = rebuild(node, operands)
-            elif (found := self.rules.apply(node, self.uses, node in tried)) is None:
+            elif node in tried and node.op.name not in counting:
+                final[node] = node
+                continue
+            elif (found := self.rules.apply(node, self.uses)) is None:
                 tried.add(node)
                 final[node] = node
                 continue

@@ -11,8 +11,8 @@ which `lower` returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from weft.compiler.collector import no_cycles
 from weft.compiler.errors import CompileError, InternalError, did_you_mean, one_of
@@ -25,25 +25,13 @@ from weft.compiler.passes.fuse import fuse
 from weft.compiler.passes.loops import join, trim
 from weft.compiler.passes.memory import plan
 from weft.compiler.passes.motion import hoist, sink
-from weft.compiler.passes.pack import Arena, pack
+from weft.compiler.passes.pack import pack
 from weft.compiler.passes.recompute import recompute
 from weft.compiler.passes.simplify import simplify
-from weft.compiler.plan import Abilities, Plan
-from weft.compiler.types import Dim
+from weft.compiler.plan import Plan, Target
 from weft.compiler.verify import verify
 
 MAX_ROUNDS = 8
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a graph is lowered for: sizes, the layout of state, and what the backend can do."""
-
-    sizes: Mapping[str, Dim] = field(default_factory=dict)
-    arenas: tuple[Arena, ...] = ()
-    composites: frozenset[str] = frozenset()
-    abilities: Abilities = field(default_factory=Abilities)
-    bound: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

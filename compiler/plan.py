@@ -1,16 +1,21 @@
-"""A memory plan: the data that the `memory` pass makes and a backend turns into code."""
+"""What a graph is lowered for, and the memory plan that a backend turns into code."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
-from weft.compiler.graph import Graph, Node
-from weft.compiler.passes.fuse import Group
-from weft.compiler.passes.views import Layout
-from weft.compiler.types import DType
+from weft.compiler.graph import Graph, Node, make
+from weft.compiler.philox import stream_id
+from weft.compiler.types import U32, Dim, DType
+
+if TYPE_CHECKING:
+    from weft.compiler.passes.fuse import Group
+    from weft.compiler.passes.pack import Arena
+    from weft.compiler.passes.views import Layout
 
 ALIGNMENT = 64
 
@@ -37,6 +42,17 @@ class Abilities:
     folded: frozenset[str] = frozenset({"constant"})
     scratch: Callable[[Node], int] = _no_scratch
     kernels: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a graph is lowered for: sizes, the layout of state, and what the backend can do."""
+
+    sizes: Mapping[str, Dim] = field(default_factory=dict)
+    arenas: tuple[Arena, ...] = ()
+    composites: frozenset[str] = frozenset()
+    abilities: Abilities = field(default_factory=Abilities)
+    bound: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +111,20 @@ class Plan:
     scratch: Mapping[Node, Buffer]
     buffers: tuple[Buffer, ...]
     arena_bytes: int
+
+    @cached_property
+    def streams(self) -> Mapping[str, tuple[Buffer, int]]:
+        """Where the two words of the name of each random stream are: in one constant, from there.
+
+        They are data, so that draws under other names are the same code.
+        """
+        drawn = (node for node in self.graph.nodes if node.op.name == "random_bits")
+        names = list(dict.fromkeys(str(node.attributes["stream"]) for node in drawn))
+        words = tuple(word for name in names for word in stream_id(name))
+        table = make("constant", value=words, dtype=U32, shape=(len(words),))
+        last = len(self.order)
+        buffer = Buffer("streams", "constant", U32, len(words), 0, last, (table,))
+        return {name: (buffer, 2 * number) for number, name in enumerate(names)}
 
     @cached_property
     def peak_bytes(self) -> int:

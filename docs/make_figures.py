@@ -1,12 +1,13 @@
-"""Draws the figures of docs/library.md: activations with their derivatives, and schedules.
+"""Draws the figures of docs/library.md: activations with their derivatives, schedules, and ways.
 
 What is drawn is what Weft computes: an activation as the prediction of a spec, a schedule as the
-rate of each step of a training. The files are the same bytes each time.
+rate of each step of a training, the ways of optimisers as the parameters of examples/valley.weft.
+The files are the same bytes each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,12 @@ import numpy as np
 
 from weft.compiler.errors import Source
 from weft.runtime.backends import backend_named
-from weft.runtime.loading import load_spec
+from weft.runtime.loading import Loaded, load_spec
 from weft.runtime.session import Session
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Array = np.ndarray
 
@@ -106,6 +108,11 @@ SCHEDULES = {
     "restarts": "restarts(linear(1), 2 epochs)",
 }
 
+# The optimisers whose ways are drawn together, under the name of the example.
+VALLEY = "valley"
+LEVELS = np.arange(0.15, 2.6, 0.4) ** 2
+WALKERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam")
+
 ACTIVATION_SPEC = """
 data points {{
   source = embedded("ring")
@@ -166,7 +173,11 @@ def draw(name: str, file: Path) -> None:
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.0, 2.2), layout="constrained")
+        figure = Figure(figsize=(6.4, 4.2) if name == VALLEY else (3.0, 2.2), layout="constrained")
+        if name == VALLEY:
+            _draw_ways(figure)
+            figure.savefig(file, metadata={"Date": None, "Creator": None})
+            return
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(length=2, width=0.7)
@@ -236,8 +247,41 @@ def rates(call: str) -> list[float]:
     return found
 
 
+# -- the ways of optimisers ------------------------------------------------------------------------
+
+
+def _draw_ways(figure: Figure) -> None:
+    u, v = np.meshgrid(np.linspace(-0.6, 10, 81), np.linspace(-0.3, 4.2, 41))
+    height = (u - 7) ** 2 / 20 + (v - 2) ** 2
+    grid = figure.subplots(3, 2, sharex=True, sharey=True)
+    for axes, (name, way) in zip(grid.flat, ways(), strict=True):
+        axes.contour(u, v, height, levels=LEVELS, colors=GREY, linewidths=0.4)
+        axes.plot(*way.T, color=BLUE, marker=".", markersize=3, linewidth=0.9)
+        axes.plot(7, 2, color=ORANGE, marker="+")
+        axes.set_title(name, loc="left", color=GREY)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        axes.set(xticks=[0, 7], yticks=[0, 2])
+
+
+def ways() -> Iterator[tuple[str, Array]]:
+    """Where each optimiser is after each of 40 steps."""
+    text = (Path(__file__).parents[1] / "examples" / f"{VALLEY}.weft").read_text(encoding="utf-8")
+    loaded = load_spec(Source(f"{VALLEY}.weft", text), Path())
+    session, arrays, places = _begun(loaded), loaded.fields.arrays, []
+    for _ in range(41):
+        places.append({name: tensor.copy() for name, tensor in session.tensors().items()})
+        session.run("train_step", arrays, len(arrays["y"]))
+    for number, name in enumerate(WALKERS):
+        plane = f"net.plane_{number + 1}" if number else "net.plane"
+        yield name, np.stack([place[f"{plane}.w"] for place in places])
+
+
 def _session(text: str) -> Session:
-    loaded = load_spec(Source("figure.weft", text), Path())
+    return _begun(load_spec(Source("figure.weft", text), Path()))
+
+
+def _begun(loaded: Loaded) -> Session:
     session = Session(loaded.program, backend_named("numpy"))
     session.initialise(loaded.experiment.settings.seed)
     return session

@@ -15,7 +15,7 @@ from itertools import combinations, permutations
 from math import prod
 from pathlib import Path
 
-from make_figures import CAPTIONS, SCHEDULES, write
+from make_figures import CAPTIONS, SCHEDULES, VALLEY, write
 
 from weft.cli.explain import Explained, explain
 from weft.compiler.errors import CompileError, Source
@@ -97,6 +97,29 @@ text. The primitives that it is written in are the
 - **Where texts disagree**, each variant has a name of its own, and says what it differs in."""
 
 
+# What stands before the entries of a section, behind the comment of its file.
+BEFORE = {
+    "optimisers": f"""\
+![six ways down a valley: by turns from wall to wall, past the end and back, or straight]\
+(figures/{VALLEY}.svg)
+
+The first 40 steps of six optimisers from (0, 0) to the minimum of two weights, (7, 2), in
+[{VALLEY}.weft](../examples/{VALLEY}.weft).
+
+What of the gradients so far they make use of:
+
+| Optimiser | First moment | Second moment | which fades | Corrected at the start |
+| --- | --- | --- | --- | --- |
+| [`sgd`](#sgd) | | | | |
+| [`momentum`](#momentum) | yes | | | |
+| [`nesterov`](#nesterov) | yes | | | |
+| [`adagrad`](#adagrad) | | yes | | |
+| [`rmsprop`](#rmsprop) | | yes | yes | |
+| [`adam_uncorrected`](#adam_uncorrected) | yes | yes | yes | |
+| [`adam`](#adam) | yes | yes | yes | yes |"""
+}
+
+
 def main() -> None:
     PAGE.write_text(page(), encoding="utf-8")
     if util.find_spec("matplotlib") is None:
@@ -134,7 +157,7 @@ def by_file() -> dict[str, list[Explained]]:
 
 def section(stem: str, title: str, found: Sequence[Explained]) -> str:
     parts = [e for e in found if e.name in PARTS]
-    blocks = [f"## {title}", prose(header(stem))]
+    blocks = [f"## {title}", prose(header(stem)), BEFORE.get(stem, "")]
     blocks += [entry(e) for e in found if e.name not in PARTS]
     if parts:
         rows = [f"| `{call(e)}` | {escaped(sentence(e))} |" for e in parts]
@@ -186,7 +209,7 @@ def caption(found: Explained) -> str:
 
 def figures() -> list[str]:
     """The names of all that have a figure."""
-    return [e.name for found in by_file().values() for e in found if figure_of(e)]
+    return [VALLEY, *(e.name for found in by_file().values() for e in found if figure_of(e))]
 
 
 def call(found: Explained) -> str:
@@ -280,6 +303,7 @@ CALLS: dict[str, dict[str, str]] = {
     "monte_carlo": {"f": "relu"},
     "monte_carlo_samples": {"f": "relu"},
     "p_norm": {"p": "2"},
+    "pixel_centres": {"h": "22", "w": "38"},
     "precision": {"target": ANY},
     "recall": {"target": ANY},
     "residual": {"inner": "relu"},

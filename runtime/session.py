@@ -12,16 +12,15 @@ from functools import cached_property
 import numpy as np
 
 from weft.backends.base import Backend, Held, Step
-from weft.compiler.collector import no_cycles
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Graph
 from weft.compiler.passes.pack import Arena, layout, views
 from weft.compiler.philox import seed_words
-from weft.compiler.pipeline import Target, compile_plan
-from weft.compiler.plan import Plan
+from weft.compiler.plan import Plan, Target
 from weft.compiler.program import Program, State
 from weft.compiler.training import build
 from weft.compiler.types import static_shape
+from weft.runtime.executables import executable
 from weft.runtime.loading import Loaded
 
 Arrays = Mapping[str, np.ndarray]
@@ -133,6 +132,8 @@ class Session:
 
     def plan(self, name: str, batch: int = 1) -> Plan:
         """Where every value of a graph lives, for a batch size."""
+        from weft.compiler.pipeline import compile_plan
+
         key = name, batch
         if key not in self._plans:
             self._plans[key] = compile_plan(self.graph(name), self.target(name, batch))
@@ -142,9 +143,9 @@ class Session:
         """The compiled graph for a batch size, bound to the state."""
         key = name, batch
         if key not in self._steps:
-            with no_cycles():
-                executable = self.backend.compile(self.plan(name, batch))
-                self._steps[key] = executable.bind(self.state, quiet=True)
+            graph, target = self.graph(name), self.target(name, batch)
+            found = executable(self.backend, graph, target, lambda: self.plan(name, batch))
+            self._steps[key] = found.bind(self.state, quiet=True)
         return self._steps[key]
 
     def fields(self, name: str) -> frozenset[str]:
@@ -174,7 +175,13 @@ def compiled(graph: Graph, backend: Backend, sizes: Mapping[str, int]) -> Step:
         abilities=backend.abilities,
         bound=frozenset(),
     )
-    return backend.compile(compile_plan(graph, target)).bind({})
+
+    def plan() -> Plan:
+        from weft.compiler.pipeline import compile_plan
+
+        return compile_plan(graph, target)
+
+    return executable(backend, graph, target, plan).bind({})
 
 
 def arenas_of(program: Program) -> tuple[Arena, ...]:

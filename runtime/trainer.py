@@ -19,6 +19,7 @@ import numpy as np
 from weft.backends.base import Backend
 from weft.compiler.errors import Diagnostic, RunError
 from weft.compiler.types import static_shape
+from weft.runtime import executables
 from weft.runtime.checkpoint import Checkpoint, checkpoint_path, latest, load, rotate, save
 from weft.runtime.data.batches import BatchPlan, sizes
 from weft.runtime.evaluation import evaluate
@@ -129,7 +130,7 @@ class Trainer:
                 for difference in self.folder.moved(here(self.backend))
             ]
         self.folder.metrics.keep(self.step - 1 if self._epoch_pending else self.step)
-        return (*self.loaded.warnings, *warnings)
+        return (*self.loaded.warnings, *warnings, *executables.warnings(self.backend))
 
     def _compile(self) -> None:
         """Make all code that the run will need, so that no step waits for a compiler."""

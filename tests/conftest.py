@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from goldens import Golden
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores. NumPy, which no import has loaded yet, asks for its threads here.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 settings.register_profile("weft", derandomize=True, deadline=None, database=None)
 settings.load_profile("weft")

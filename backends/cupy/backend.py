@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from weft.backends.base import Arrays, Peaks
 from weft.backends.cupy.bound import CupyExecutable
@@ -13,9 +14,10 @@ from weft.backends.cupy.held import DeviceState
 from weft.backends.cupy.program import Program
 from weft.backends.cupy.timing import CupyTimed, peaks
 from weft.compiler.composites import bodies
-from weft.compiler.errors import RunError
+from weft.compiler.errors import InternalError, RunError
 from weft.compiler.graph import Node
 from weft.compiler.kernel import Nest
+from weft.compiler.kernel_text import text
 from weft.compiler.ops import OPS
 from weft.compiler.passes.kernels import kernels
 from weft.compiler.passes.turn_kernels import copied, loop_scratch
@@ -100,6 +102,7 @@ class CupyBackend:
     name: str = "cupy"
     composites: frozenset[str] = frozenset()
     abilities: Abilities = ABILITIES
+    forms: tuple[str, ...] = ("kernel", "cuda")
     packages: tuple[str, ...] = ("cupy-cuda13x", "nvidia-cublas", "nvidia-cuda-nvrtc")
     threads: int = 1
 
@@ -123,6 +126,13 @@ class CupyBackend:
         made = program_of(plan)
         return CupyExecutable(plan, made.program, made.outputs, self.device)
 
+    def listing(self, plan: Plan, form: str) -> str:
+        """See `Backend.listing`."""
+        program = program_of(plan).program
+        if form == "cuda":
+            return program.source
+        return "\n".join(text(kernel) for kernel, _ in program.kernels_run)
+
     def timed(self, plan: Plan) -> CupyTimed:
         """See `Backend.timed`: a part is a kernel."""
         return CupyTimed(self.compile(plan))
@@ -130,3 +140,14 @@ class CupyBackend:
     def peaks(self, dtype: DType) -> Peaks:
         """See `Backend.peaks`."""
         return peaks(self.device, dtype)
+
+
+class _Nowhere:
+    """Stands for a device where there is none, and none is needed."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise InternalError(f"code is shown, not run: no device has a `{name}`")
+
+
+SHOWN = CupyBackend(_Nowhere())
+"""The backend for those who want to see its code."""

@@ -24,7 +24,6 @@ from weft.compiler.kernel import (
     Scalar,
     Store,
 )
-from weft.compiler.philox import stream_id
 
 Lanes = tuple[str, ...]
 """A value: one name for all lanes, or one for each."""
@@ -213,8 +212,7 @@ class Emitter:
         return " && ".join(tests)
 
     def _bits(self, bits: Bits) -> Lanes:
-        low, high = stream_id(bits.stream)
-        key = ", ".join((*(self.one(word) for word in bits.key), f"{low}u", f"{high}u"))
+        key = ", ".join(self.one(word) for word in bits.key)
         if self._count(bits) == 4 and self.is_run(bits.position):
             block = f"unsigned(({self.index(bits.position)}) >> 2)"
             words = self.let("Words", f"philox({key}, {block})", "w")

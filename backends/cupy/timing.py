@@ -85,7 +85,8 @@ def peaks(
 ) -> Peaks:
     """The library's product of large matrices, and a copy by a kernel of our own."""
     size = product * product * dtype.bytes
-    left, right, out = (device.allocate(size).address for _ in range(3))
+    matrices = [device.allocate(size) for _ in range(3)]
+    left, right, out = (memory.address for memory in matrices)
     port = Port(Buffer("matrix", "input", dtype, product * product, 0, 0, ()), 0)
     square = (product, 1)
     gemm = Gemm((port, port, port), 1, (product,) * 3, (0, 0, 0), (square, square, square))
@@ -96,7 +97,8 @@ def peaks(
         launch = _copy(dtype, count)
         functions = device.load(headers(), {launch.function.name: launch.function.source})
         function = functions[launch.function.name]
-        places = [device.allocate(count * dtype.bytes).address for _ in range(2)]
+        memories = [device.allocate(count * dtype.bytes) for _ in range(2)]
+        places = [memory.address for memory in memories]
         work = partial(device.launch, function, launch.grid, launch.threads, places)
         rates.append((bytes_, bytes_ / _best(device, work)))
     return Peaks(2 * product**3 / best, tuple(rates))

@@ -125,6 +125,7 @@ class NumpyBackend:
     composites: frozenset[str] = frozenset()
     abilities: Abilities = _ABILITIES
     packages: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ("python",)
 
     @property
     def threads(self) -> int:
@@ -149,6 +150,11 @@ class NumpyBackend:
         self._check(plan)
         source, namespace = print_source(plan, self.abilities)
         return NumpyExecutable(plan, source, _define(source, namespace, plan.graph.name))
+
+    def listing(self, plan: Plan, form: str) -> str:
+        """See `Backend.listing`."""
+        assert form in self.forms
+        return self.compile(plan).source
 
     def timed(self, plan: Plan) -> NumpyTimed:
         """See `Backend.timed`: a part is the lines of a group."""

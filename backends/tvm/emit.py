@@ -22,7 +22,6 @@ from weft.compiler.kernel import (
     Result,
     Scalar,
 )
-from weft.compiler.philox import stream_id
 from weft.compiler.types import I64
 
 
@@ -101,9 +100,9 @@ class Emitter:
             case Guard():
                 return self._guarded(value)
             case Bits():
-                low, high, step = (self.value(word) for word in value.key)
+                low, high, step, *stream = (self.value(word) for word in value.key)
                 position = self.index(value.position)
-                return random.word(self.lines, (low, high, step), stream_id(value.stream), position)
+                return random.word(self.lines, (low, high, step), stream, position)
             case Result():
                 return self.results[value.number]
         raise AssertionError(value)

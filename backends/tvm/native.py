@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import tvm
 from tvm import tirx
 from tvm.tirx.build import codegen_build
+
+from weft.backends.base import NotKept
 
 _PASSES = (
     tirx.transform.FlattenBuffer,
@@ -18,6 +24,7 @@ _PASSES = (
     tirx.transform.LowerTVMBuiltin,
     tirx.transform.LowerIntrin,
 )
+_LINKERS = ("cc", "gcc", "clang")
 
 
 def lowered(module: Any, target: Any) -> Any:
@@ -32,3 +39,18 @@ def lowered(module: Any, target: Any) -> Any:
 def compiled(module: Any, target: Any) -> Any:
     """Native code, ready to call."""
     return codegen_build(lowered(module, target), target)
+
+
+def library(module: Any) -> bytes:
+    """What `compiled` gave as a shared library. Raises NotKept where the machine can't link it."""
+    linker = next(filter(None, map(shutil.which, _LINKERS)), None)
+    if linker is None:
+        raise NotKept("no linker", "install a C compiler: its `cc` links compiled steps")
+    with TemporaryDirectory(prefix="weft-") as folder:
+        objects, linked = Path(folder, "step.o"), Path(folder, "step.so")
+        module.write_to_file(str(objects), "o")
+        command = [linker, "-shared", "-o", str(linked), str(objects), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NotKept(f"`{linker}` fails: {done.stderr.strip()}")
+        return linked.read_bytes()

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import tvm
-
 from weft.backends.cores import cores
+from weft.backends.tvm import runtime
 
 _ANY_CORE = -3  # TVM's mode for threads that share the cores of a list
 
@@ -43,7 +42,7 @@ class Pool:
         count = self.width
         if getattr(self._made, "width", 0) != count:
             with _untied():
-                tvm.get_global_func("runtime.config_threadpool")(_ANY_CORE, count, ["0"] * count)
+                runtime.call("runtime.config_threadpool", _ANY_CORE, count, ["0"] * count)
             self._made.width = count
 
 

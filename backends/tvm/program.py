@@ -1,6 +1,7 @@
 """A plan as one module: a function a distinct kernel, and `step`, which calls them in order.
 
-    step(table)    the table holds addresses: the arena's, then those of all other buffers
+    weft_step(table)    the table holds addresses: the arena's, then those of all other buffers
+    step                the same, for callers by TVM's conventions
 
 A loop calls the kernels of a turn with addresses that it works out at the beginning of the turn.
 
@@ -23,6 +24,8 @@ from tvm.tirx import stmt as s
 
 from weft.backends.tvm import tir
 from weft.backends.tvm.convolutions import print_convolution
+from weft.backends.tvm.image import ARENA, CLOCK
+from weft.backends.tvm.library import STEP
 from weft.backends.tvm.nests import print_nest
 from weft.backends.tvm.products import print_product
 from weft.backends.tvm.special import print_special
@@ -31,8 +34,8 @@ from weft.compiler.kernel import Convolution, Kernel, Nest, Product, Special, Tr
 from weft.compiler.kernel_text import text
 from weft.compiler.plan import Buffer
 
-ARENA, CLOCK = "arena", "clock"
 _ADDRESS = "int64"
+_PLAIN = 2  # the convention of functions whose arguments TVM leaves as they are
 
 # TVM tells LLVM that what is behind two names is never the same memory. That holds within a
 # kernel; once kernels are inlined one after another it does not. Nothing moves over this function.
@@ -84,15 +87,16 @@ class Program:
     """
 
     kernels: Sequence[Kernel]
+    name: str
     timed: bool = False
-    slots: dict[Buffer | str, int] = field(default_factory=lambda: {ARENA: 0})
+    slots: dict[Buffer | str, int] = field(default_factory=lambda: {ARENA.kind: 0})
     functions: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     calls: list[tuple[str, Kernel]] = field(default_factory=list)
     _clock: Any = None
 
     def __post_init__(self) -> None:
         if self.timed:
-            self.slots[CLOCK] = len(self.slots)
+            self.slots[CLOCK.kind] = len(self.slots)
         self._collect(self.kernels, frozenset())
 
     def _collect(self, kernels: Sequence[Kernel], known: frozenset[Buffer]) -> None:
@@ -115,16 +119,24 @@ class Program:
         outside = [_BARRIER_CODE]
         if self.timed:
             outside.append(_NOW_CODE.format(now=_NOW, clock=time.CLOCK_MONOTONIC))
-            body += self._begin(found[CLOCK])
-        body += self._calls(self.kernels, _Scope(found[ARENA], places))
+            body += self._begin(found[CLOCK.kind])
+        body += self._calls(self.kernels, _Scope(found[ARENA.kind], places))
         whole = s.AttrStmt(
             ir.StringImm("default"),
             "pragma_import_llvm",
             ir.StringImm("".join(outside)),
             tir.sequence(body),
         )
-        step = tirx.PrimFunc([table], whole).with_attr({"global_symbol": "step"})
-        return tvm.IRModule({**dict(self.functions.values()), "step": step})
+        functions = dict(self.functions.values())
+        functions[ir.GlobalVar(STEP)] = tirx.PrimFunc([table], whole).with_attr(
+            {"global_symbol": STEP, "calling_conv": _PLAIN}
+        )
+        called = tir.pointer("table", _ADDRESS)
+        call = s.Evaluate(tirx.call_extern("void", STEP, called))
+        functions[ir.GlobalVar("step")] = tirx.PrimFunc([called], call).with_attr(
+            {"global_symbol": "step"}
+        )
+        return tvm.IRModule(functions)
 
     def _calls(self, kernels: Sequence[Kernel], scope: _Scope) -> list[Stmt]:
         found: list[Stmt] = []

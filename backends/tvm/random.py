@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tvm import tirx as T
 
 from weft.backends.tvm.lines import Lines
@@ -12,8 +14,8 @@ Key = tuple[Expr, Expr, Expr]
 """The seed's low and high word and the step, all u32."""
 
 
-def word(lines: Lines, key: Key, stream: tuple[int, int], position: Expr) -> Expr:
-    """The word at a position (not negative, of any integer type) of the stream with this id.
+def word(lines: Lines, key: Key, stream: Sequence[Expr], position: Expr) -> Expr:
+    """The word at a position (not negative, of any integer type) of the stream with these words.
 
     It makes the position's whole block and takes one word of it: four words as cheap as one come
     from `block`.
@@ -28,12 +30,12 @@ def word(lines: Lines, key: Key, stream: tuple[int, int], position: Expr) -> Exp
 
 
 def block(
-    lines: Lines, key: Key, stream: tuple[int, int], number: Expr
+    lines: Lines, key: Key, stream: Sequence[Expr], number: Expr
 ) -> tuple[Expr, Expr, Expr, Expr]:
     """The words at positions `4 number` to `4 number + 3`; `number` is a u32."""
     low, high, step = (lines.let(part) for part in key)
     c0, c1 = lines.let(number), step
-    c2, c3 = (_word(part) for part in stream)
+    c2, c3 = (lines.let(part) for part in stream)
     for turn in range(ROUNDS):
         k0, k1 = (
             _plus(seed, turn * weyl & 0xFFFFFFFF)

@@ -118,8 +118,10 @@ def address(buffer: Buffer, index: Expr) -> Expr:
 
 def function(parameters: Sequence[Expr], body: Sequence[Stmt]) -> Any:
     """A function of the module's own: it takes pointers as they are, and gives 0."""
-    whole = sequence(list(body), s.Return(number(0)))
+    whole = sequence(list(body))
     for key, value in (("device_type", _CPU), ("device_id", 0)):  # of scratch memory
         whole = s.AttrStmt(ir.StringImm("default"), key, number(value), whole)
+    # Scratch memory is given back where the attributes end, which must be before the return.
+    whole = sequence(whole, s.Return(number(0)))
     made = tirx.PrimFunc(list(parameters), whole, ret_type=ir.PrimType("int32"))
     return made.with_attr({"tirx.noalias": True})

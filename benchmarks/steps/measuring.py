@@ -83,8 +83,10 @@ class Bench:
         self, stack: ExitStack, framework: str, name: str, settings: Mapping[str, int]
     ) -> tuple[Worker, Measured]:
         """A worker that has trained LOSSES steps, after another one that has filled the cache."""
-        start = self.machine.folder / "start.npz"
-        prepared(name, settings).save(start)
+        varied = "".join(f"-{key}-{value}" for key, value in settings.items())
+        start = self.machine.folder / f"{name}{varied}.npz"
+        if not start.exists():
+            prepared(name, settings).save(start)
         cache = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.machine.folder)))
         job: Mapping[str, Any] = {
             "framework": framework,

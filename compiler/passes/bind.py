@@ -23,9 +23,10 @@ def bind(graph: Graph, sizes: Mapping[str, Dim]) -> Graph:
 
     def replace(node: Node, operands: tuple[Node, ...]) -> Node | None:
         old = node.attributes
-        attributes = {k: _bind(v, sizes, known) for k, v in old.items()} if old else old
+        attributes = {k: _bind(v, sizes, known) for k, v in old.items()}
+        # Nodes are equal where they are the same.
         if operands == node.inputs and all(v is old[k] for k, v in attributes.items()):
-            return node  # nodes are equal where they are the same
+            return node
         if node.op.name == "dim_size" and isinstance(attributes["dim"], int):
             return full(node.type, attributes["dim"], node.span)
         try:

@@ -35,8 +35,8 @@ def cse(graph: Graph) -> Graph:
         names = [id(operand) for operand in operands]
         if node.op.name in _EITHER_ORDER:
             names.sort()
-        attributes = tuple([_key(v, hashes) for v in node.attributes.values()])
-        key = (node.op.name, tuple(names), attributes)
+        attributes = [_key(value, hashes) for value in node.attributes.values()]
+        key = (node.op.name, *names, *attributes)
         found = known.get(key)
         if found is None:
             found = known[key] = rebuild(node, operands)

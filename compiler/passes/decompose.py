@@ -29,12 +29,17 @@ def inline_calls(graph: Graph, keep: frozenset[str] = frozenset()) -> Graph:
         values = dict(zip(body.inputs, operands, strict=True))
         return locate(substitute(body.outputs, values)[0], node.span)
 
-    if not any(node.op.name in ("call", "scan") for node in graph.nodes):
+    if all(_stays(node, keep) for node in graph.nodes):
         return graph
     # Innermost first, so that each distinct body is flattened once and depth costs no recursion.
     for body in bodies(graph):
         flat[body] = unless_same(body, transform(body, replace))
     return unless_same(graph, transform(graph, replace))
+
+
+def _stays(node: Node, keep: frozenset[str]) -> bool:
+    name = node.op.name
+    return name != "scan" and (name != "call" or node.attributes["name"] in keep)
 
 
 def drop_stop_gradient(graph: Graph) -> Graph:

@@ -33,7 +33,7 @@ from weft.compiler.ops import Kind
 from weft.compiler.passes.fuse import Group
 from weft.compiler.passes.views import contiguous
 from weft.compiler.plan import Place, Plan
-from weft.compiler.types import DType, static_shape
+from weft.compiler.types import U32, DType, static_shape
 
 
 @dataclass(eq=False)
@@ -71,9 +71,11 @@ class Elements:
                 return Literal(dtype, static_shape((attributes["dim"],))[0])
             case "random_bits":
                 seed, step = node.inputs
-                words = (*(self.value(seed, (Index((), i),)) for i in (0, 1)), self.value(step, ()))
+                low, high = (self.value(seed, (Index((), i),)) for i in (0, 1))
+                port = self._number(Port(*self.plan.streams[attributes["stream"]]))
+                name = (Load(U32, port, Index((), i)) for i in (0, 1))
                 position = flat(at, contiguous(shape_of(node)).strides)
-                return Bits(dtype, words, attributes["stream"], position)
+                return Bits(dtype, (low, high, self.value(step, ()), *name), position)
             case "gather":
                 return self._gathered(node, at)
             case "pad":
@@ -119,7 +121,9 @@ class Elements:
         return self.port(place), flat(at, place.layout.strides)
 
     def port(self, place: Place) -> int:
-        port = Port(place.buffer, place.layout.offset)
+        return self._number(Port(place.buffer, place.layout.offset))
+
+    def _number(self, port: Port) -> int:
         if port not in self.ports:
             self.ports.append(port)
         return self.ports.index(port)

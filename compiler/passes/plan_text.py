@@ -43,14 +43,16 @@ def _row(buffer: Buffer) -> str:
 
 
 def _step(plan: Plan, node: Node, names: Mapping[Node, str]) -> str:
-    place = plan.places[node]
+    operands = ", ".join(names[i] for i in node.inputs)
+    text = f"{names[node]} = {node.op.name}({operands}) : {node.type}"
+    place = plan.places.get(node)
+    if place is None:
+        return f"  {text:<60} inside of its kernel"
     layout = place.layout
     where = place.buffer.name + (f"[{layout.offset}]" if layout.offset else "")
     if layout.strides != contiguous(layout.shape).strides:
         where += f" strides {layout.strides}"
     arrow = "is" if node in plan.views else "in"
-    operands = ", ".join(names[i] for i in node.inputs)
-    text = f"{names[node]} = {node.op.name}({operands}) : {node.type}"
     return f"  {text:<60} {arrow} {where}"
 
 

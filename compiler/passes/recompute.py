@@ -14,13 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-
-import networkx
+from typing import TYPE_CHECKING
 
 from weft.compiler.graph import Graph, Node, rebuild
 from weft.compiler.ops import Kind
 from weft.compiler.passes.fuse import MAPS, Group, regrouped
 from weft.compiler.types import static_shape
+
+if TYPE_CHECKING:
+    import networkx
 
 # What an operation on one element costs: tenths of bytes of memory traffic that take as long.
 HEAVY = frozenset({
@@ -60,6 +62,8 @@ class _Again:
 
     def _choice(self, group: Group) -> _Choice | None:
         """A cheaper set of values to keep, if there is one."""
+        import networkx
+
         wanted = [node for node in group.outputs if self._may_drop(node, group)]
         if len(wanted) < 2:
             return None

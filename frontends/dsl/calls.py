@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from weft.compiler.errors import CompileError, Note, Span, one_of
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import call_builtin
-from weft.frontends.dsl.composite import wrap
+from weft.frontends.dsl.composite import stays_whole, wrap
 from weft.frontends.dsl.diagnostics import SameInEveryCall, called, from_library, misfit
 from weft.frontends.dsl.modules import Frame, Scope, library
 from weft.frontends.dsl.registry import fans, static_sizes
@@ -199,10 +199,7 @@ def _apply(
     interpreter: Interpreter, function: Closure, given: list[Given], span: Span, frame: Frame | None
 ) -> Value:
     scope, binding, values = bind(interpreter, function, given, span, frame)
-    wrapped = interpreter.composites and (
-        function.module.is_library or getattr(function.decl, "gradient", None) is not None
-    )
-    if wrapped:
+    if stays_whole(function, interpreter.composites):
         result = wrap(interpreter, function, scope, values)
     else:
         result = interpreter.body(function.decl.body, scope)

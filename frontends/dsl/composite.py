@@ -6,6 +6,7 @@ A backend that has the function takes the call as it is; everyone else gets the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from weft.compiler import builder as b
@@ -19,6 +20,25 @@ from weft.frontends.dsl.values import Closure, Tensor, Value, describe, unlabell
 
 if TYPE_CHECKING:
     from weft.frontends.dsl.interpreter import Interpreter
+
+
+class Composites(Enum):
+    """Which calls are kept whole."""
+
+    LIBRARY = "the library's, and those of functions that state their gradient"
+    STATED = "those of functions that state their gradient: differentiation opens all others"
+    NONE = "none"
+
+
+def stays_whole(function: Closure, composites: Composites) -> bool:
+    stated = isinstance(function.decl, s.FnDecl) and function.decl.gradient is not None
+    match composites:
+        case Composites.LIBRARY:
+            return stated or function.module.is_library
+        case Composites.STATED:
+            return stated
+        case Composites.NONE:
+            return False
 
 
 def wrap(

@@ -18,6 +18,7 @@ from weft.compiler.types import DTYPES, DType, SymDim, TensorType
 from weft.frontends.dsl import calls, parameters, selections
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.axes import align
+from weft.frontends.dsl.composite import Composites
 from weft.frontends.dsl.diagnostics import SameInEveryCall, UnknownName, not_a_tensor
 from weft.frontends.dsl.indexing import index
 from weft.frontends.dsl.modules import Module, Scope, library
@@ -113,7 +114,7 @@ class Interpreter:
         self.draws: dict[str, int] = {}
         self.site: Span | None = None  # the user's call that library code runs for
         self.depth = 0
-        self.composites = True
+        self.composites = Composites.LIBRARY
         self.init: tuple[TensorType, str] | None = None  # what is being drawn, and its stream
         self.slot_type: TensorType | None = None  # the type of an optimiser's slots
         self.epoch_end: Callable[[s.Block, Scope], None] | None = None  # in a schedule

@@ -16,6 +16,7 @@ from weft.compiler.program import PARAMETERS, Exchange, Optimizer, State, Update
 from weft.compiler.types import TensorType, static_shape, symbol
 from weft.frontends.dsl.builtins import BUILTINS, Site
 from weft.frontends.dsl.calls import bind, inside
+from weft.frontends.dsl.composite import Composites
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Frame
 from weft.frontends.dsl.registry import SEED, STEP, Registry, fans
@@ -98,7 +99,7 @@ class _Equations:
         self.interpreter = Interpreter(
             self.registry, BUILTINS, training=True, resolve=outer.resolve_declaration
         )
-        self.interpreter.composites = False
+        self.interpreter.composites = Composites.NONE
         self.interpreter.slot_type = type
         self.exchanges: list[Exchange] = []
         self.sent: dict[str, Node] = {}

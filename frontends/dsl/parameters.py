@@ -13,6 +13,7 @@ from weft.compiler.program import State
 from weft.compiler.types import DTYPES, SymDim, TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.axes import align
+from weft.frontends.dsl.composite import Composites
 from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit
 from weft.frontends.dsl.modules import Scope
 from weft.frontends.dsl.registry import SEED, fans, static_sizes
@@ -191,7 +192,7 @@ def _check_known(
 @contextmanager
 def _drawing(interpreter: Interpreter, type: TensorType, name: str) -> Iterator[None]:
     before = interpreter.init, interpreter.composites
-    interpreter.init, interpreter.composites = (type, name), False
+    interpreter.init, interpreter.composites = (type, name), Composites.NONE
     try:
         yield
     finally:

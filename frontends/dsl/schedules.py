@@ -16,6 +16,7 @@ from weft.compiler.types import F64, TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import BUILTINS, Site
 from weft.frontends.dsl.calls import bind, inside
+from weft.frontends.dsl.composite import Composites
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Frame, Scope
 from weft.frontends.dsl.registry import STEP, Registry
@@ -82,7 +83,7 @@ class Schedules:
         self.clock = Clock.of(self.registry)
         resolve = self.outer.resolve_declaration
         self.interpreter = Interpreter(self.registry, BUILTINS, training=True, resolve=resolve)
-        self.interpreter.composites = False
+        self.interpreter.composites = Composites.NONE
         self.interpreter.epoch_end = self._epoch_end
 
     @property

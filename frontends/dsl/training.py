@@ -18,6 +18,7 @@ from weft.compiler.program import EarlyStop, Experiment, Forward, Objective, Opt
 from weft.compiler.types import BF16, F16, F32, F64, DType, TensorType, symbol
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import BUILTINS
+from weft.frontends.dsl.composite import Composites
 from weft.frontends.dsl.copies import follow
 from weft.frontends.dsl.data import SPLITS, field_tensor
 from weft.frontends.dsl.diagnostics import UnknownName, unknown_argument
@@ -316,6 +317,8 @@ class Pass:
         self.parts = tuple(batches.dataset.examples)
         registry = train.registry
         self.interpreter = Interpreter(registry, BUILTINS, training, train.resolve)
+        if training:
+            self.interpreter.composites = Composites.STATED
         self.fields = {
             f.name: b.input_(f.name, TensorType(f.type.dtype, (registry.batch_size, *f.type.shape)))
             for f in batches.dataset.spec.fields

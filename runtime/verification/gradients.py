@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from weft.compiler.evaluate import evaluate
-from weft.compiler.graph import Graph
-from weft.compiler.program import Objective
+from weft.compiler.graph import Graph, Node
+from weft.compiler.program import Objective, Optimizer
 from weft.frontends.dsl.diagnostics import and_list
 from weft.runtime.verification.differences import Slope
-from weft.runtime.verification.losses import Losses, pinned
+from weft.runtime.verification.losses import Losses, direction_of, hessian_times, pinned
 from weft.runtime.verification.report import Check, Tally, number
 from weft.runtime.verification.rules import changed
 from weft.runtime.verification.slopes import LINES, Line, Slopes, along, dot
@@ -31,6 +31,7 @@ def gradients(subject: Subject) -> Check:
     found = Slopes(tally)
     for objective in losses.forward.objectives:
         _objective(found, losses, objective)
+        _curvature(found, losses, objective)
     return found.check()
 
 
@@ -62,6 +63,47 @@ def _objective(found: Slopes, losses: Losses, objective: Objective) -> None:
         found.tally.count += (len(names) - 1) * (found.tally.count - before)
         if wrong:
             _blame(found, losses, objective, names, wrong[0], measure)
+
+
+def _curvature(found: Slopes, losses: Losses, objective: Objective) -> None:
+    """Where an optimiser asks for the Hessian: the slope of the gradient, against it."""
+    names = [n for n, node in objective.before.items() if _bends(objective.optimizers[n], node)]
+    if not names:
+        return
+    values, rng = losses.values, np.random.default_rng(29)
+    place = {name: objective.before[name].name for name in names}
+    weights = {n: rng.standard_normal(values[place[n]].shape) for n in names}
+    slopes = {n: s for n, s in losses.slopes(objective).items() if n in names}
+    gradient = pinned(losses.opened(slopes), values)
+    used = {n.name: values[n.name] for n in gradient.inputs}
+
+    def draw(rng: np.random.Generator) -> tuple[Line, float, float]:
+        direction = {n: rng.standard_normal(w.shape) for n, w in weights.items()}
+        inputs = {direction_of(n): d for n, d in direction.items()}
+        bend = losses.evaluated(hessian_times(objective, names), inputs)
+        moved = {place[n]: d for n, d in direction.items() if place[n] in used}
+
+        def line(h: float) -> float:
+            return dot(weights, evaluate(gradient, along(used, moved, h)))[0]
+
+        return line, *dot(weights, bend)
+
+    for _ in range(LINES):
+        wrong = found.agrees(f"the Hessian of `{objective.name}`", draw)
+        if wrong is not None:
+            claimed, measured = wrong
+            found.tally.fault(
+                f"the Hessian of `{objective.name}` is wrong",
+                objective.span,
+                f"the slope {number(measured.value)} of its gradient, give or take "
+                f"{number(measured.error)}",
+                number(claimed),
+            )
+            return
+
+
+def _bends(optimizer: Optimizer, parameter: Node) -> bool:
+    return any(e.kind == "hessian" for e in optimizer.rule(parameter.type).exchanges)
 
 
 def _groups(names: list[str], count: int) -> list[list[str]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from weft.compiler import builder as b
 from weft.compiler.composites import bodies
 from weft.compiler.evaluate import evaluate
 from weft.compiler.gradient import differentiate
@@ -53,15 +54,36 @@ class Losses:
         whole = Graph("losses", inputs, tuple(outputs.values()), tuple(outputs))
         return opened(whole, self.subject.few)
 
-    def evaluated(self, graph: Graph) -> Arrays:
-        """A graph over the forward pass's inputs, evaluated."""
-        small = self.opened(graph.named_outputs)
-        return evaluate(small, {n.name: self.values[n.name] for n in small.inputs})
+    def evaluated(
+        self, outputs: Mapping[str, Node], also: Mapping[str, np.ndarray] | None = None
+    ) -> Arrays:
+        """Nodes of the forward pass, evaluated; `also` has further inputs."""
+        graph = self.opened(outputs)
+        values = {**self.values, **(also or {})}
+        return evaluate(graph, {n.name: values[n.name] for n in graph.inputs})
 
     def gradients(self, objective: Objective) -> Arrays:
         """The gradient by each parameter, as the training step is made of them."""
+        return self.evaluated(self.slopes(objective))
+
+    def slopes(self, objective: Objective) -> dict[str, Node]:
+        """The same as nodes."""
         nodes = differentiate(objective.loss, list(objective.before.values()))
-        return self.evaluated(Graph("gradients", (), tuple(nodes), tuple(objective.before)))
+        return dict(zip(objective.before, nodes, strict=True))
+
+
+def direction_of(name: str) -> str:
+    """The name of the input that stands for a parameter's part of a direction."""
+    return f"direction/{name}"
+
+
+def hessian_times(objective: Objective, names: Sequence[str]) -> dict[str, Node]:
+    """The Hessian by these parameters, times a direction: the gradient of the slope along it."""
+    before = [objective.before[n] for n in names]
+    total = b.zeros(objective.loss.type)
+    for name, part in zip(names, differentiate(objective.loss, before), strict=True):
+        total = total + b.reduce_sum(part * b.input_(direction_of(name), part.type))
+    return dict(zip(names, differentiate(total, before), strict=True))
 
 
 def pinned(graph: Graph, values: Arrays) -> Graph:

@@ -19,8 +19,8 @@ from weft.compiler.ops import Kind
 from weft.compiler.passes import simplify
 from weft.compiler.passes.pack import gathered, views
 from weft.compiler.pattern import Rules, rewrite
-from weft.compiler.pipeline import PASSES, Target, lower
-from weft.compiler.plan import Abilities, Buffer, Plan
+from weft.compiler.pipeline import PASSES, lower
+from weft.compiler.plan import Abilities, Buffer, Plan, Target
 from weft.compiler.text import print_node
 from weft.compiler.types import static_shape
 from weft.runtime.session import Session
@@ -125,9 +125,10 @@ def memory(subject: Subject) -> Check:
     tally = Tally("memory", "each operand where its plan says, when it is read")
     session = subject.session
     for name in GRAPHS:
-        plan = session.plan(name, subject.few)
-        arenas = {a.name: a for a in session.target(name, subject.few).arenas}
-        known = {**subject.state, **subject.inputs(name, subject.few)}
+        size = subject.sizes_of(name)[0]
+        plan = session.plan(name, size)
+        arenas = {a.name: a for a in session.target(name, size).arenas}
+        known = {**subject.state, **subject.inputs(name, size)}
         inputs = {
             n.name: gathered(known, arenas[n.name]) if n.name in arenas else known[n.name]
             for n in plan.graph.inputs

@@ -191,9 +191,8 @@ def _stated(subject: Subject) -> Iterator[tuple[Node, list[np.ndarray]]]:
                 seen.setdefault(key, node)
     outside = [node for node in seen.values() if node in set(whole.nodes)]
     operands = list(dict.fromkeys(i for node in outside for i in node.inputs))
-    names = tuple(str(i) for i in range(len(operands)))
     losses = Losses.of(subject)
-    values = losses.evaluated(Graph("operands", whole.inputs, tuple(operands), names))
+    values = losses.evaluated({str(i): node for i, node in enumerate(operands)})
     known = dict(zip(operands, values.values(), strict=True))
     rng = np.random.default_rng(17)
     for node in seen.values():

@@ -8,8 +8,9 @@ repeats       twice from one state gives the same bits; what nothing assigns sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from weft.compiler.collector import no_cycles
 from weft.compiler.composites import bodies
 from weft.compiler.errors import Span
 from weft.compiler.graph import Graph, Node, make, substitute, topological
-from weft.compiler.passes.fuse import LEAVES, Group
+from weft.compiler.passes.fuse import LEAVES, Group, fuse
 from weft.compiler.passes.memory import plan
 from weft.compiler.passes.pack import gathered
 from weft.compiler.philox import philox4x32, stream_id
@@ -29,6 +30,7 @@ from weft.runtime.verification.report import Check, Tally, number
 from weft.runtime.verification.rounding import Bounded, bounded
 from weft.runtime.verification.subject import GRAPHS, Arrays, Subject, observe, opened
 
+TOGETHER = 32  # kernels that are compiled at once
 KERNELS = 300  # distinct kernels of a graph that are run alone
 _ONES = 0xFFFFFFFF
 
@@ -117,8 +119,10 @@ def kernels(subject: Subject) -> Check:
     tally = Tally("kernels", "each kernel alone against the reference")
     seen: set[str] = set()
     for name in GRAPHS:
-        for kernel in _kernels(tally, subject, name, seen):
-            _kernel(tally, subject, name, kernel)
+        found = _kernels(tally, subject, name, seen)
+        while some := list(islice(found, TOGETHER)):
+            for kernel, results in zip(some, _results(subject, some), strict=True):
+                _kernel(tally, subject, name, kernel, results)
     return tally.check()
 
 
@@ -153,9 +157,7 @@ def _kernels(tally: Tally, subject: Subject, name: str, seen: set[str]) -> Itera
 
     def keep(node: Node, value: np.ndarray) -> None:
         if node in wanted:
-            dtype = node.type.dtype.numpy
-            with np.errstate(all="ignore"):
-                values[node] = value.astype(dtype) if value.dtype != dtype else value
+            values[node] = _typed(value, node)
 
     known = {**subject.state, **subject.inputs(name, size)}
     arenas = {a.name: a for a in subject.session.target(name, size).arenas}
@@ -185,28 +187,75 @@ def _alone(group: Group) -> tuple[Graph, dict[Node, Node]]:
     return Graph("kernel", tuple(inputs.values()), outputs), inputs
 
 
-def _kernel(tally: Tally, subject: Subject, name: str, kernel: _Kernel) -> None:
-    graph, backend = kernel.graph, subject.backend
-    nodes = tuple(n for n in topological(graph.outputs) if n.op.name not in LEAVES)
-    reads = {i: None for n in nodes for i in n.inputs if i not in nodes}
-    group = Group(kernel.group.kind, nodes, tuple(reads), tuple(dict.fromkeys(graph.outputs)))
+def _results(subject: Subject, kernels: Sequence[_Kernel]) -> list[Arrays]:
+    """What each kernel gives, in its own outputs' names: compiled side by side, in one graph."""
+    inputs: dict[str, Node] = {}
+    outputs: dict[str, Node] = {}
+    groups: list[Group] = []
+    for i, kernel in enumerate(kernels):
+        own = {n: b.input_(f"{i}.{n.name}", n.type) for n in kernel.graph.inputs}
+        made = tuple(substitute(kernel.graph.outputs, own))
+        nodes = {n: None for n in topological(made) if n.op.name not in LEAVES}
+        reads = dict.fromkeys(o for n in nodes for o in n.inputs if o not in nodes)
+        groups.append(Group(kernel.group.kind, tuple(nodes), tuple(reads), made))
+        inputs |= {node.name: node for node in own.values()}
+        outputs |= {f"{i}.{n}": v for n, v in zip(kernel.graph.output_names, made, strict=True)}
+    graph = Graph("kernels", tuple(inputs.values()), tuple(outputs.values()), tuple(outputs))
+    backend = subject.backend
     with no_cycles():
-        run = backend.compile(plan(graph, (group,), backend.abilities, frozenset())).bind({})
-    found = run(kernel.inputs)
+        run = backend.compile(plan(graph, groups, backend.abilities, frozenset())).bind({})
+    given = {f"{i}.{n}": v for i, kernel in enumerate(kernels) for n, v in kernel.inputs.items()}
+    found = run(given)
+    return [
+        {n: np.array(found[f"{i}.{n}"]) for n in kernel.graph.output_names}
+        for i, kernel in enumerate(kernels)
+    ]
+
+
+def _kernel(tally: Tally, subject: Subject, name: str, kernel: _Kernel, results: Arrays) -> None:
+    graph, backend = kernel.graph, subject.backend
     expected = bounded(graph, kernel.inputs)
     work = " ".join(n.op.name for n in kernel.group.nodes)
     what = f"{kernel.group.kind} `{work if len(work) < 60 else work[:57] + '...'}` of {name}"
     for output, node in graph.named_outputs.items():
-        judged = expected.judge(output, np.asarray(found[output]))
+        judged = expected.judge(output, results[output])
         if not tally.add(what, judged.error, judged.bound, 1):
+            part = _wrong_part(subject, kernel)
+            alone = f", where `{part.op.name}` alone is wrong" if part is not None else ""
             tally.fault(
-                f"a kernel of {name} is wrong on {backend.name}: {work}",
-                kernel.span,
+                f"a kernel of {name} is wrong on {backend.name}{alone}: {work}",
+                part.span if part is not None and part.span is not None else kernel.span,
                 f"{number(judged.expected)} at {list(judged.place)} of {node.type}, give or take "
                 f"{number(judged.bound)}",
                 number(judged.found),
+                None if alone else "each of its operations alone is right: look at how they join",
             )
             return
+
+
+def _wrong_part(subject: Subject, kernel: _Kernel) -> Node | None:
+    """The first operation of a kernel that is wrong alone too, on what it gets there."""
+    values: dict[Node, np.ndarray] = {}
+    observe(kernel.graph, kernel.inputs, values.__setitem__)
+    parts: list[tuple[Node, _Kernel]] = []
+    for node in kernel.graph.nodes:
+        whole = Group("", (node,), tuple(dict.fromkeys(node.inputs)), (node,))
+        graph, inputs = _alone(whole)
+        groups = fuse(graph)
+        if node.op.name not in LEAVES and len(groups) == 1:
+            given = {i.name: _typed(values[n], n) for n, i in inputs.items()}
+            parts.append((node, _Kernel(graph, groups[0], given, node.span)))
+    results = _results(subject, [part for _, part in parts])
+    for (node, part), found in zip(parts, results, strict=True):
+        if not bounded(part.graph, part.inputs).judge("out", found["out"]).within:
+            return node
+    return None
+
+
+def _typed(value: np.ndarray, node: Node) -> np.ndarray:
+    """A value of double precision in the node's own type."""
+    with np.errstate(all="ignore"):
+        return value.astype(node.type.dtype.numpy, copy=False)
 
 
 # -- whole graphs ---------------------------------------------------------------------------------
@@ -276,8 +325,9 @@ def repeats(subject: Subject) -> Check:
     """The same bits twice, and old bits in what no graph assigns."""
     tally = Tally("repeats", "the same bits again, and untouched states as they were")
     for name in GRAPHS:
-        inputs = subject.inputs(name, subject.few)
-        (once, given), (again, _) = (_traced(subject, name, inputs) for _ in range(2))
+        size = subject.sizes_of(name)[0]
+        inputs = subject.inputs(name, size)
+        (once, given), (again, _) = (_traced(subject, name, inputs, size) for _ in range(2))
         assigned = set(subject.built(name).output_names)
         states = subject.state if name != "init" else {}
 
@@ -296,14 +346,14 @@ def repeats(subject: Subject) -> Check:
     return tally.check()
 
 
-def _traced(subject: Subject, name: str, inputs: Arrays) -> tuple[Arrays, Arrays]:
+def _traced(subject: Subject, name: str, inputs: Arrays, size: int) -> tuple[Arrays, Arrays]:
     """All outputs and all states after a run, and what it was given, as it is then."""
     session = subject.session
     for state, array in session.tensors().items():
         array[...] = inputs.get(state, subject.state[state])
     saved = session.copy()
     given = {k: v.copy() for k, v in inputs.items()}
-    results = {k: np.array(v) for k, v in session.run(name, given, subject.few).items()}
+    results = {k: np.array(v) for k, v in session.run(name, given, size).items()}
     found = {**{k: v.copy() for k, v in session.tensors().items()}, **results}
     session.restore(saved)
     return found, given

@@ -38,7 +38,7 @@ GRAPHS = ("train_step", "eval_step", "predict", "init", "epoch_end")
 WORK = 1.2e8  # what one evaluation of a step by the reference may cost, in FLOPs
 NODE = 2e4  # an operation of no size costs the reference as much as so many FLOPs
 WINDOWS = 3  # a convolution costs the reference so many times its FLOPs: it copies every window
-LARGEST = 2e10  # above this a step on a single example is not verified
+LARGEST = 1e9  # above this a step on a single example is not verified
 FEW = 4  # examples of the small batch, on which much is evaluated many times
 MOVED = 0.1  # how far parameters are moved, as a share of their size
 

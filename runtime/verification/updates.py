@@ -15,11 +15,11 @@ from weft.compiler import builder as b
 from weft.compiler.evaluate import evaluate
 from weft.compiler.gradient import differentiate
 from weft.compiler.graph import Graph, Node, topological
-from weft.compiler.passes.bind import bind
 from weft.compiler.passes.decompose import inline_calls
-from weft.compiler.program import PARAMETERS, Forward, Objective, Update
+from weft.compiler.program import Forward, Objective, Update
 from weft.compiler.training import inlined
 from weft.compiler.types import F64, TensorType
+from weft.runtime.verification.losses import direction_of, hessian_times
 from weft.runtime.verification.report import Check, Tally, number
 from weft.runtime.verification.rounding import bounded
 from weft.runtime.verification.subject import Arrays, Subject, widened
@@ -143,9 +143,6 @@ class _Alone:
         node = update.graph.named_outputs[name]
         reads = tuple(n for n in topological([node]) if n.op.name == "input")
         graph = Graph("equation", reads, (node,))
-        together = next((v.size for k, v in values.items() if k == "together"), 0)
-        if together:
-            graph = bind(graph, {PARAMETERS: together})
         return evaluate(graph, {n.name: values[n.name] for n in reads})["out"]
 
     def _exchange(
@@ -173,28 +170,11 @@ class _Alone:
             if joined:
                 whole = np.concatenate([sent[n].ravel() for n in joined])
                 receive(joined, dict.fromkeys(joined, whole))
-                for name in joined:
-                    values[name]["together"] = whole
             bent = [n for n in mine if kinds[n] == "hessian"]
             if bent:
-                receive(bent, self._bend(objective, theta, {n: sent[n] for n in bent}))
-
-    def _bend(self, objective: Objective, theta: Mapping[str, np.ndarray], along: Arrays) -> Arrays:
-        """The Hessian times a direction: how the gradient changes along it, by differences."""
-        size = float(np.sqrt(sum(float(np.square(d).sum()) for d in along.values()))) or 1.0
-        free = Objective(
-            objective.name, objective.loss, objective.before, objective.after, objective.optimizers
-        )
-
-        def change(h: float) -> Arrays:
-            ends = [
-                self._gradients(free, {n: theta[n] + side * h / size * d for n, d in along.items()})
-                for side in (1, -1)
-            ]
-            return {n: (ends[0][n] - ends[1][n]) * (size / (2 * h)) for n in along}
-
-        wide, narrow = change(2e-3), change(5e-4)
-        return {n: (16 * narrow[n] - wide[n]) / 15 for n in along}
+                nodes = hessian_times(objective, bent)
+                along = {direction_of(n): sent[n] for n in bent}
+                receive(bent, self._evaluated(nodes, along))
 
     def _finish(
         self, objective: Objective, name: str, update: Update, values: Mapping[str, np.ndarray]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -14,7 +15,10 @@ import pytest
 
 from goldens import Golden
 from weft.cli.new import TEMPLATES, houses
+from weft.runtime.backends import installed
+from weft.runtime.cache import Cache
 
+native = pytest.mark.skipif("tvm" not in installed(), reason="needs the extra `tvm`")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -218,6 +222,45 @@ class TestCompile:
         assert outcome.code == 0, outcome.err
         assert outcome.out.startswith(beginning)
 
+    @native
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (
+                ("--emit", "kernel"),
+                ("kernel_0 ", "stage i0 < 64", "\ntrain_step\n  kernel_0 "),
+            ),
+            (("--emit", "tir"), ("@I.ir_module", "def kernel_0(", "T.vectorized(")),
+            (("--emit", "llvm"), ("target triple", "define ", "cblas_sgemm")),
+            (("--emit", "asm", "--graph", "predict"), (".text", "cblas_sgemm", "ret")),
+            (("--emit", "plan", "--backend", "tvm"), ("plan train_step", "inside of its kernel")),
+            (("--emit", "fused", "--backend", "tvm"), ("fused train_step",)),
+        ],
+    )
+    def test_native_code(
+        self, weft: Callable, spec: Path, options: tuple[str, ...], words: tuple[str, ...]
+    ) -> None:
+        outcome = weft("compile", spec, *options)
+        assert outcome.code == 0, outcome.err
+        assert [word for word in words if word not in outcome.out] == []
+
+    @native
+    def test_kernels_have_the_names_of_a_profile(self, weft: Callable, spec: Path) -> None:
+        text = weft("compile", spec, "--emit", "kernel").out
+        functions, _, calls = text.partition("\ntrain_step\n")
+        told = weft("profile", spec, "--backend", "tvm", "--steps", "1", "--json").json["kernels"]
+        headings = re.findall(r"^(kernel_\d+) (\w+)", functions, re.MULTILINE)
+        assert {(k["name"], k["kind"]) for k in told} == {*headings}
+        called = [line.split()[0] for line in calls.splitlines()]
+        assert {k["name"]: k["calls"] for k in told} == {n: called.count(n) for n in called}
+
+    @native
+    def test_a_loop_shows_its_turns(self, weft: Callable) -> None:
+        text = weft("compile", EXAMPLES / "lstm_lm.weft", "--emit", "kernel").out
+        assert re.search(r"^  turns k < \d+ of ", text, re.MULTILINE)
+        assert re.search(r"^    h at p\d+ \+ \d+\*k$", text, re.MULTILINE)
+        assert re.search(r"^    kernel_\d+ h\[0\], ", text, re.MULTILINE)
+
     def test_passes_stop_where_asked(self, weft: Callable, spec: Path) -> None:
         symbolic = weft("compile", spec, "--graph", "predict").out
         assert "f32[batch, 64]" in symbolic
@@ -310,6 +353,30 @@ class TestFmt:
         assert weft("fmt", "--check", *files).out == ""
 
 
+class TestCache:
+    @pytest.fixture(autouse=True)
+    def cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
+        found = Cache(tmp_path / "compiled")
+        monkeypatch.setattr("weft.runtime.cache.user_cache", lambda: found)
+        found.put("entry", lambda folder: (folder / "code").write_bytes(bytes(5000)) and None)
+        return found
+
+    def test_shows_where_and_how_large(self, weft: Callable, cache: Cache) -> None:
+        *_, row = weft("cache").out.splitlines()
+        assert row.split()[:2] == [str(cache.root), "1"]
+        assert row.split()[2:] == ["5.05", "kB", "2", "GB"]
+
+    def test_clear(self, weft: Callable, cache: Cache) -> None:
+        found = weft("cache", "--clear", "--json").json
+        assert found == {
+            "folder": str(cache.root),
+            "entries": 0,
+            "bytes": 0,
+            "limit": cache.limit,
+        }
+        assert not list(cache.root.iterdir())
+
+
 class TestGraph:
     @pytest.mark.parametrize("graph", ["predict", "train_step", "eval_step", "init", "epoch_end"])
     def test_svg(self, weft: Callable, spec: Path, tmp_path: Path, graph: str) -> None:
@@ -335,8 +402,6 @@ class TestGraph:
         assert counts[0] < counts[1] < counts[2]
 
     def test_every_edge_has_its_ends(self, weft: Callable, tmp_path: Path) -> None:
-        import re
-
         for file in sorted(EXAMPLES.glob("digits*.weft")):
             weft("graph", file, "-o", "net.dot", "--graph", "train_step", "--depth", "3")
             text = (tmp_path / "net.dot").read_text()

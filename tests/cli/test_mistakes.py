@@ -404,6 +404,14 @@ class TestCompile:
         outcome = weft("compile", spec, "--emit", "plan", "--stop-after", "pack", "--json")
         refused(outcome, "goes with --emit graph", code=2)
 
+    def test_code_of_another_backend(self, weft: Callable, spec: Path) -> None:
+        outcome = weft("compile", spec, "--emit", "asm", "--backend", "numpy", "--json")
+        refused(outcome, "the numpy backend makes no `asm`", "`--backend tvm`")
+
+    def test_a_backend_for_what_is_before_any(self, weft: Callable, spec: Path) -> None:
+        outcome = weft("compile", spec, "--emit", "graph", "--backend", "numpy", "--json")
+        refused(outcome, "the same for every backend", code=2)
+
     def test_unknown_graph(self, weft: Callable, spec: Path) -> None:
         assert weft("compile", spec, "--graph", "step").code == 2
 

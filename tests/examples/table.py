@@ -6,6 +6,7 @@ count by hand of its layers; a bar is one that an untrained or miswired model do
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,25 @@ def finds_every_mode(run: Run) -> None:
     near = distance.min(1) < 0.25
     assert near.mean() > 0.7
     assert np.bincount(distance.argmin(1)[near], minlength=8).min() > 50
+
+
+def walks_as_they_should(run: Run) -> None:
+    """Plain descent meets the walls by turns, momentum shoots past the end, and AdaGrad neither."""
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    ways = {
+        name: np.array([[row[f"train.{name}_{axis}"] for axis in "uv"] for row in rows]) - [7, 2]
+        for name in ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam")
+    }
+    x = run.loaded.fields.arrays["x"].astype(float)
+    factors = 1 - 0.09 * 2 * np.mean(x**2, axis=0)
+    expected = [-7, -2] * factors ** np.arange(60)[:, None]
+    np.testing.assert_allclose(ways["sgd"], expected, atol=0.02)
+    assert np.all(ways["sgd"][1:30, 1] * ways["sgd"][:29, 1] < 0)
+    past = {name: way[:, 0].max() for name, way in ways.items()}
+    assert past["momentum"] > past["nesterov"] > 1 > past["adagrad"]
+    assert past["adam"] > 1 > 0.01 > past["sgd"]
+    for name in ("adagrad", "rmsprop"):  # almost straight, once they are on the floor
+        assert np.abs(ways[name][10:, 1]).max() < 0.2, name
 
 
 def draws_every_digit(run: Run) -> None:
@@ -101,6 +121,7 @@ EXAMPLES: dict[str, Example] = {
     "multi_task": Example(
         26_251, 25_984, {"test.accuracy": (0.94, 1.0), "test.off_by": (0.0, 1.5)}
     ),
+    "panoptic": Example(22_680, 3_578_880, {"test.quality": (0.43, 1.0)}),
     "resnet110": Example(1_727_962, 252_887_680),
     "resnet18": Example(11_689_512, 1_814_073_344, sees=435),
     "resnet34": Example(21_797_672, 3_663_761_408, sees=899),
@@ -129,6 +150,7 @@ EXAMPLES: dict[str, Example] = {
     "transformer_lm": Example(110_336, 7_733_248, {"test.bits": (1.5, 2.4)}),
     "unet": Example(31_030_658, 150_428_424_448, sees=204),
     "vae": Example(19_792, 9_216, {"test.loss": (220.0, 310.0)}, draws_every_digit),
+    "valley": Example(12, 12, {"train.loss": (0.0, 0.1)}, walks_as_they_should),
     "vgg16": Example(138_357_544, 15_470_264_320, sees=212),
     "vgg9": Example(2_789_706, 191_564_288),
     "vit_b16": Example(86_567_656, 17_563_828_224),

@@ -295,6 +295,21 @@ def test_mean_iou() -> None:
         elaborate("fn f(x, y) = mean_iou(x, y)", x, y[0], classes={1: 5})
 
 
+def test_panoptic_quality() -> None:
+    """Two segments match: by 3 of 4 pixels and, of the wrong class, by all. Two are left."""
+    found, wanted = np.zeros((1, 3, 2, 4)), np.zeros((1, 4, 2, 4))
+    found[0, 0, 0, :3] = found[0, 1, 1, :2] = 1
+    wanted[0, 0, 0, :4] = wanted[0, 1, 1, :2] = wanted[0, 2, 1, 3] = 1
+    same = np.ones((1, 3, 4))
+    same[0, 1, 1] = 0
+    text = "fn f(a, b, c) = panoptic_quality(a, b, c)"
+    assert value(text, found, wanted, same) == pytest.approx(3 / 4 / ((2 + 3) / 2))
+    assert value(text, found, wanted, np.ones((1, 3, 4))) == pytest.approx(7 / 4 / (5 / 2))
+    assert value(text, 0 * found, 0 * wanted, same) == 0
+    found[0, 0, 0, 2] = 0  # half of it is not more than half
+    assert value(text, found, wanted, same) == 0
+
+
 def test_regularisers() -> None:
     w, v = rng.normal(size=(3, 4)), rng.normal(size=5)
     for text, expected, slope in (

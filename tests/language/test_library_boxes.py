@@ -127,3 +127,37 @@ def test_roi_align_of_the_whole_picture_is_the_picture() -> None:
     check("fn f(x, b) = roi_align(x, b, 6, 1)[:, 0]", x, whole, expected=x)
     means = x.reshape(1, 2, 3, 2, 3, 2).mean(axis=(3, 5))
     check("fn f(x, b) = roi_align(x, b, 3)[:, 0]", x, whole, expected=means)
+
+
+# -- peaks of maps ---------------------------------------------------------------------------------
+
+
+def test_pixel_centres() -> None:
+    check(
+        "fn f(x) = pixel_centres(2, 3)",
+        np.zeros(1),
+        expected=[[0.5, 0.5], [1.5, 0.5], [2.5, 0.5], [0.5, 1.5], [1.5, 1.5], [2.5, 1.5]],
+    )
+
+
+def test_squared_distances() -> None:
+    a, b = rng.normal(size=(2, 5, 3)), rng.normal(size=(2, 4, 3))
+    expected = [[[((p - q) ** 2).sum() for q in b[i]] for p in a[i]] for i in range(2)]
+    check("fn f(a, b) = squared_distances(a, b)", a, b, expected=expected)
+
+
+@pytest.mark.parametrize("within", [1, 2])
+def test_peaks_are_the_highest_around(within: int) -> None:
+    heat = rng.uniform(size=(2, 9, 7))
+    text = f"fn f(heat) {{ peaks(heat, 4, within = {within}, least = 0.6) }}"
+    points, there = elaborate(text, heat).values()
+    for each, found, seen in zip(heat, points, there, strict=True):
+        expected = []
+        for i, j in np.ndindex(each.shape):
+            around = each[max(i - within, 0) : i + within + 1, max(j - within, 0) : j + within + 1]
+            if each[i, j] == around.max() > 0.6:
+                expected.append((each[i, j], j + 0.5, i + 0.5))
+        expected = sorted(expected, reverse=True)[:4]
+        assert len(expected) >= 2
+        assert list(seen) == [i < len(expected) for i in range(4)]
+        np.testing.assert_allclose(found[seen], [p[1:] for p in expected])

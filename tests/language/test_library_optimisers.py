@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from make_library import BEFORE
 
 from language.elaborated import descend
 
@@ -190,3 +193,29 @@ optimizer twice(one: optimizer, other: optimizer) {
     found = descend("twice(adam(0.1), adam(0.2, beta1 = 0.5))", THETA, GRADIENTS, own)[0]
     pair = [descend(text, THETA, GRADIENTS)[0] for text in ("adam(0.1)", "adam(0.2, beta1 = 0.5)")]
     np.testing.assert_allclose(found, sum(pair) / 2)
+
+
+# -- what of the gradients they make use of --------------------------------------------------------
+
+
+def steps_of(call: str, *gradients: float) -> list[float]:
+    """How far each update goes."""
+    path = descend(call, np.zeros(1), [np.full(1, float(g)) for g in gradients])
+    return [float(abs(after - before)[0]) for before, after in pairwise([np.zeros(1), *path])]
+
+
+def features(name: str) -> list[bool]:
+    """First and second moment, whether that fades, and whether it is corrected: by what it does."""
+    call = f"{name}(0.1)"
+    goes_on = steps_of(call, 1, 0)[1] > 0
+    adapts = steps_of(call, 100)[0] < 2 * steps_of(call, 1)[0]
+    fades = steps_of(call, *[1] * 300)[-1] > 0.9 * 0.1
+    corrected = abs(steps_of(call, 1)[0] - 0.1) < 1e-6
+    return [goes_on, adapts, adapts and fades, adapts and fades and corrected]
+
+
+def test_the_table_of_features_is_true() -> None:
+    rows = re.findall(r"^\| \[`(\w+)`\]\(#\1\) \|(.*)\|$", BEFORE["optimisers"], re.MULTILINE)
+    assert len(rows) == 7
+    for name, cells in rows:
+        assert features(name) == [cell.strip() == "yes" for cell in cells.split("|")], name

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import weft
 from language.elaborated import elaborate, refuses, run, value
+from weft.compiler.graph import topological
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(4, 3))
@@ -134,3 +136,31 @@ def test_library_calls_are_whole_and_mean_their_bodies() -> None:
     assert dict(dense.attributes["config"]) == {"units": 2, "bias": True}
     assert [n.name for n in dense.attributes["body"].inputs] == ["x", "w", "b"]
     assert run([node], {"x": X, **found.initial})[0].shape == (4, 2)
+
+
+def test_in_training_only_calls_that_state_their_gradient_are_whole() -> None:
+    text = """
+data points {
+  x: f32[3]
+  y: class[2]
+  split = { train: 10 }
+}
+model net = dense(2)
+train {
+  data = points.batch(5)
+  minimize cross_entropy(gelu(net(x)), y) with sgd(0.1)
+}
+"""
+    experiment = weft.load(text).loaded.experiment
+    (objective,) = experiment.forward.objectives
+    trained, evaluated = (
+        {
+            n.attributes["name"]: n.attributes["gradient"]
+            for n in topological([loss])
+            if n.op.name == "call"
+        }
+        for loss in (objective.loss, experiment.eval_metrics["loss"])
+    )
+    assert list(trained) == ["label_cross_entropy"]
+    assert trained["label_cross_entropy"] is not None
+    assert "cross_entropy" in evaluated

@@ -90,11 +90,18 @@ CASES = {
     ),
     "long line": Case("Direct", (2, 8, 1, 700), (16, 8, 1, 9), padding=((0, 0), (4, 4))),
     "float64": Case("Direct", (2, 9, 9, 10), (24, 9, 3, 3), dtype=F64),
+    "short": Case("Winograd", (8, 16, 16, 16), (16, 16, 3, 3)),
+    "short, odd batch": Case("Winograd", (17, 18, 12, 12), (32, 18, 3, 3)),
+    "short, other padding": Case(
+        "Winograd", (8, 16, 17, 23), (48, 16, 3, 3), padding=((0, 1), (2, -3))
+    ),
+    "short, bands": Case("Winograd", (1, 33, 48, 64), (28, 33, 3, 3)),
+    "short, small images": Case("Winograd", (131, 40, 4, 4), (64, 40, 3, 3)),
     "few outputs": Case("Wide", (2, 16, 12, 12), (6, 16, 5, 5), padding=((4, 4), (4, 4))),
     "grouped": Case("Wide", (2, 32, 9, 8), (32, 16, 3, 3), groups=2),
     "window of the image": Case("Sums", (6, 9, 8, 8), (16, 9, 8, 8)),
     "kernel's gradient": Case("Sums", (12, 8, 16, 17), (16, 8, 16, 17)),
-    "kernel's gradient, groups": Case("Sums", (70, 5, 12, 12), (96, 5, 12, 12)),
+    "kernel's gradient, groups": Case("Sums", (70, 5, 13, 12), (96, 5, 13, 12)),
     "kernel's gradient, many examples": Case("Sums", (3, 37, 9, 9), (32, 37, 9, 9)),
     "kernel's gradient, part of a vector": Case("Sums", (7, 6, 8, 8), (28, 6, 8, 8)),
     "kernel's gradient, stride": Case(
@@ -106,6 +113,12 @@ CASES = {
     "kernel's gradient, everything": Case(
         "Sums", (3, 4, 9, 12), (16, 4, 7, 9), (1, 2), ((2, 1), (4, 5)), (2, 1), (1, 2)
     ),
+    "short gradient": Case("WinogradSums", (16, 9, 12, 12), (16, 9, 12, 12)),
+    "short gradient, parts of vectors": Case("WinogradSums", (18, 7, 16, 12), (28, 7, 16, 12)),
+    "short gradient, other padding": Case(
+        "WinogradSums", (40, 33, 9, 7), (48, 33, 8, 4), padding=((0, 1), (2, -3))
+    ),
+    "short gradient, few at a time": Case("WinogradSums", (64, 5, 32, 32), (96, 5, 32, 32)),
     "kernel's gradient, few outputs": Case("Tall", (6, 8, 16, 17), (6, 8, 16, 17)),
 }
 
@@ -184,17 +197,29 @@ def test_values(case: Case, epilogue: bool) -> None:
 @BY_NAME
 def test_threads_change_nothing(case: Case) -> None:
     values = numbers(case)
-    configure = tvm.get_global_func("runtime.config_threadpool")
-    found = []
-    executable = BACKEND.compile(
-        compile_plan(graph(case, epilogue=False), Target(abilities=BACKEND.abilities))
-    )
-    step = executable.bind({})
+    plan = compile_plan(graph(case, epilogue=False), Target(abilities=BACKEND.abilities))
+    step = BACKEND.compile(plan).bind({})
     inputs = {name: values[name] for name in ("x", "w")}
+    found, before = [], BACKEND.threads
     try:
-        for count in (1, 2):
-            configure(1, count)
+        for count in (1, 2, 3):
+            BACKEND.use_threads(count)
             found.append(step(inputs)["y"])
     finally:
-        configure(1, 0)
-    np.testing.assert_array_equal(*found)
+        BACKEND.use_threads(before)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_scratch_memory_is_given_back() -> None:
+    resource = pytest.importorskip("resource", reason="memory is measured as Unix does")
+    case = Case("Winograd", (8, 128, 16, 16), (128, 128, 3, 3))  # 2 MiB of transformed weights
+    plan = compile_plan(graph(case, epilogue=False), Target(abilities=BACKEND.abilities))
+    step = BACKEND.compile(plan).bind({})
+    inputs = {name: numbers(case)[name] for name in ("x", "w")}
+    step(inputs)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(40):
+        step(inputs)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 40 * 1024  # KiB on Linux

@@ -457,7 +457,7 @@ def test_every_type_is_known() -> None:
 
 # -- random words ---------------------------------------------------------------------------------
 
-_STREAM = stream_id("net.drop")
+_STREAM = [tvm.tirx.const(word, "uint32") for word in stream_id("net.drop")]
 
 
 @cache

@@ -196,8 +196,8 @@ def _everything_at_once(slots: Any) -> int:
     return memory._aligned(total)
 
 
-def _first_output_only(graph: Any, draft: Any, kept: Any) -> fuse.Group:
-    group = _GROUP(graph, draft, kept)
+def _first_output_only(*arguments: Any) -> fuse.Group:
+    group = _GROUP(*arguments)
     return replace(group, outputs=group.outputs[:1])
 
 
@@ -388,11 +388,11 @@ MUTATIONS = (
     ),
     Mutation(
         "a value is overwritten before its last reader", "conv", "memory", "any more",
-        attribute(memory._Planner, "_needed", lambda self, root, after: False),
+        attribute(memory._Planner, "_needed", lambda *arguments: False),
     ),
     Mutation(
         "a state is replaced before its old value is read", "dense", "memory", "any more",
-        attribute(memory._Planner, "_floor", lambda self, old, writer: -1),
+        attribute(memory._Planner, "_floor", lambda *arguments: -1),
     ),
     # The step: clipping, averages, slots, the layout of parameters.
     Mutation(
@@ -417,19 +417,19 @@ MUTATIONS = (
         attribute(kernels, "Philox", _NextStream),
     ),
     Mutation(
-        "the backend takes the smaller for the larger", "dense", "kernels", "maximum",
+        "the backend takes the smaller for the larger", "dense", "kernels", "`maximum` alone",
         backend_row("maximum", extreme("minimum", "{a}")),
     ),
     Mutation(
-        "the backend's exponential is of base 2", "dense", "kernels", "exp",
+        "the backend's exponential is of base 2", "dense", "kernels", "`exp` alone",
         backend_row("exp", ufunc("exp2")),
     ),
     Mutation(
-        "the backend chooses the other operand", "conv", "kernels", "select",
+        "the backend chooses the other operand", "conv", "kernels", "`select` alone",
         backend_row("select", _choose_the_other),
     ),
     Mutation(
-        "the backend pads the other end", "conv", "kernels", "conv",
+        "the backend pads the other end", "conv", "kernels", "`conv` alone",
         attribute(convolution, "geometry", _low_and_high),
     ),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from verify.specs import DATA, DENSE, SPECS
 from weft.backends.numpy.backend import BACKEND
 from weft.compiler import gradient
 from weft.compiler.errors import RunError
-from weft.runtime.verification import updates
+from weft.runtime.verification import gradients, losses, updates
 from weft.runtime.verification.checks import CHECKS
 from weft.runtime.verification.report import Verification
 from weft.runtime.verification.subject import Subject
@@ -30,6 +30,10 @@ train {{
   steps    = 16
 }}
 """
+
+
+NET = """layer small(x: f32[B, D]) = x |> dense(6) |> relu |> dense(10)
+model net = small()"""
 
 
 def subject(text: str) -> Subject:
@@ -49,7 +53,7 @@ def test_the_checks_are_in_the_order_of_the_page() -> None:
 
 
 def test_the_same_again() -> None:
-    one, two = (weft.load(DENSE).verify() for _ in range(2))
+    one, two = (weft.load(line()).verify() for _ in range(2))
     assert one.checks == two.checks
 
 
@@ -133,8 +137,6 @@ def test_a_group_that_is_wrong_is_halved_until_the_parameter_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The gradient by one parameter alone is wrong: no rule is, so no other check can tell."""
-    from weft.runtime.verification import gradients, losses
-
     right = losses.Losses.gradients
 
     def wrong(self: losses.Losses, objective: object) -> dict[str, np.ndarray]:
@@ -169,3 +171,20 @@ def test_a_thousandth_is_seen(share: float, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("name", SPECS)
 def test_every_backend_passes(name: str, backend: str) -> None:
     passed(weft.load(SPECS[name]).verify(backend))
+
+
+def test_a_gradient_within_the_loss() -> None:
+    """Its rules are differentiated again, and the loss is made of them."""
+    text = line().replace(
+        "cross_entropy(net(x), y)",
+        "cross_entropy(net(x), y) + mean(grad(sum(tanh(net(x))^2), x)^2)",
+    )
+    passed(weft.load(text).verify())
+
+
+def test_newtons_method_through_kinks() -> None:
+    """The Hessian is the slope of the gradient, which jumps where `relu` bends."""
+    bent = subject(line("newton(0.1)").replace("model net = dense(10)", NET))
+    for found in (gradients.gradients(bent), updates.updates(bent)):
+        assert found.passed, [fault.render() for fault in found.faults]
+    assert found.count > 440

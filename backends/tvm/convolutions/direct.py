@@ -19,8 +19,9 @@ from tvm import tirx
 
 from weft.backends.tvm import tir, vectors
 from weft.backends.tvm.convolutions.images import Images
-from weft.backends.tvm.convolutions.places import Phase, line
+from weft.backends.tvm.convolutions.places import Phase, even_part, line, pair
 from weft.backends.tvm.convolutions.results import Results, Tile
+from weft.backends.tvm.convolutions.weights import Weights
 from weft.backends.tvm.lines import fused
 from weft.backends.tvm.nests import PARALLEL_WORK
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
@@ -96,59 +97,40 @@ class Direct:
             tir.loop(count, tile, parallel if count > 1 else "serial", "tile"),
         ]
 
-    def _pack(self, weights: Buffer, kind: str) -> Stmt:
-        view = self.conv.kernel
-        source = self.buffers[view.port]
-        o, c, y, x = view.strides
-        lined = abs(x) == 1 and (y == self.window[1] * x or self.window[0] == 1) and self.taps > 3
+    def _pack(self, packed: Buffer, kind: str) -> Stmt:
+        """[block of outputs, channel, tap, lanes]."""
+        kernel = Weights(self.conv, self.buffers)
 
-        def channel(number: Expr, channel: Expr, k: Expr) -> list[Stmt]:
+        def channel(block: Expr, channel: Expr, vector: Expr) -> list[Stmt]:
             """One channel's taps for a vector of outputs."""
-            at = number * tir.number(self.channels) + channel
-            into = at * tir.number(self.taps * self.block) + k * tir.number(self.lanes)
-            first = number * tir.number(self.block) + k * tir.number(self.lanes)
-
-            def start(r: int) -> Expr:
-                output = first + tir.number(r)
-                if self.outputs % self.lanes:  # lanes that nobody reads
-                    output = tirx.min(output, tir.number(self.outputs - 1))
-                return output * tir.number(o) + channel * tir.number(c)
+            at = block * tir.number(self.channels) + channel
+            into = at * tir.number(self.taps * self.block) + vector * tir.number(self.lanes)
+            first = block * tir.number(self.block) + vector * tir.number(self.lanes)
 
             def tap(number: Expr) -> list[Stmt]:
-                v, u = _pair(number, self.window[1])
-                where = v * tir.number(y) + u * tir.number(x)
                 to = into + number * tir.number(self.block)
-                return [
-                    tir.store(weights, to + tir.number(r), tir.load(source, start(r) + where))
-                    for r in range(self.lanes)
-                ]
+                values = kernel.numbers(number, first, channel)
+                return [tir.store(packed, to + tir.number(r), v) for r, v in enumerate(values)]
 
-            def some(begin: int, count: int) -> list[Stmt]:
-                lowest = begin if x > 0 else -(begin + count - 1)
-                registers = vectors.Registers(self.name, self.lanes)
-                rows = [(source, start(r) + tir.number(lowest)) for r in range(self.lanes)]
-                moves, columns = vectors.turned(registers, rows, count)
-                stores = []
-                for t, column in enumerate(columns):
-                    tap = begin + t if x > 0 else begin + count - 1 - t
-                    to = into + tir.number(tap * self.block)
-                    stores.append(vectors.store(weights, to, column.value, self.lanes))
-                return [*registers.made, *moves, *stores]
-
-            if not lined:
+            if not kernel.is_lined:
                 return [tir.loop(self.taps, tap, name="tap")]
-            return [
-                statement
-                for begin in range(0, self.taps, self.lanes)
-                for statement in some(begin, min(self.lanes, self.taps - begin))
-            ]
+            found = []
+            for begin in range(0, self.taps, self.lanes):
+                registers = vectors.Registers(self.name, self.lanes)
+                count = min(self.lanes, self.taps - begin)
+                moves, columns = kernel.vectors(registers, first, channel, begin, count)
+                found += [*registers.made, *moves]
+                for number, value in columns.items():
+                    to = into + tir.number(number * self.block)
+                    found.append(vectors.store(packed, to, value, self.lanes))
+            return found
 
-        def block(flat: Expr) -> list[Stmt]:
-            number, vector = _pair(flat, self.wide)
-            return [tir.loop(self.channels, lambda c: channel(number, c, vector), name="channel")]
+        def vector(flat: Expr) -> list[Stmt]:
+            block, number = pair(flat, self.wide)
+            return [tir.loop(self.channels, lambda c: channel(block, c, number), name="channel")]
 
         count = self.blocks * self.wide
-        return tir.loop(count, block, kind if count > 1 else "serial", "pack")
+        return tir.loop(count, vector, kind if count > 1 else "serial", "pack")
 
     def _tile(self, weights: Buffer, part: Expr, band: Expr, share: Expr) -> list[Stmt]:
         first_image = part * tir.number(self.together)
@@ -243,12 +225,12 @@ class Direct:
     ) -> list[Stmt]:
         """All results of a phase in the tile, some neighbours at a time."""
         limit = vectors.registers() // self.wide
-        width = _even_part(place.x.count, limit)
+        width = even_part(place.x.count, limit)
         if width < limit // 2 and place.x.count > limit:
             width = limit
         height = 1
         if place.x.count == width and self.bands == 1:
-            height = max(1, _even_part(place.y.count, max(1, limit // width)))
+            height = max(1, even_part(place.y.count, max(1, limit // width)))
         rows: int | Expr = min(self.rows, place.y.count)
         if self.bands * self.rows != place.y.count:
             rows = tirx.min(tir.number(self.rows), tir.number(place.y.count) - first_row)
@@ -384,14 +366,3 @@ class _Place:
         self, y: Phase, x: Phase, source: Images, start: Expr, channels: int | Expr
     ) -> None:
         self.y, self.x, self.source, self.start, self.channels = y, x, source, start, channels
-
-
-def _pair(flat: Expr, size: int) -> tuple[Expr, Expr]:
-    if size == 1:
-        return flat, tir.number(0)
-    return tirx.truncdiv(flat, tir.number(size)), tirx.truncmod(flat, tir.number(size))
-
-
-def _even_part(count: int, limit: int) -> int:
-    """The largest divisor up to a limit."""
-    return max(n for n in range(1, min(count, limit) + 1) if count % n == 0)

@@ -12,6 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from tvm import tirx
+
+from weft.backends.tvm import tir
+from weft.backends.tvm.tir import Expr
 from weft.compiler.kernel import Convolution
 
 
@@ -77,3 +81,35 @@ def line(conv: Convolution, axis: int) -> Line:
     )
     step = conv.strides[axis]
     return Line(conv.x.shape[2 + axis], results, spread, step, shift, phases)
+
+
+# -- counting --------------------------------------------------------------------------------------
+
+
+def even_part(count: int, limit: int) -> int:
+    """The largest divisor up to a limit."""
+    return max(n for n in range(1, min(count, limit) + 1) if count % n == 0)
+
+
+def some(wanted: int, count: int | Expr, first: Expr) -> int | Expr:
+    """How many of `wanted` there are from the first one on; a number if always the same."""
+    if isinstance(count, int) and count % wanted == 0:
+        return wanted
+    total = tir.number(count) if isinstance(count, int) else count
+    return tirx.min(tir.number(wanted), total - first)
+
+
+def parts(count: int | Expr, most: int, size: int) -> int | Expr:
+    """Into how many parts of that size a count, at most `most`, is cut."""
+    if isinstance(count, int):
+        return -(-count // size)
+    if most <= size:
+        return 1
+    return tirx.truncdiv(count + tir.number(size - 1), tir.number(size))
+
+
+def pair(flat: Expr, size: int) -> tuple[Expr, Expr]:
+    """Quotient and remainder."""
+    if size == 1:
+        return flat, tir.number(0)
+    return tirx.truncdiv(flat, tir.number(size)), tirx.truncmod(flat, tir.number(size))

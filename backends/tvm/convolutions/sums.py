@@ -22,7 +22,7 @@ from tvm import tirx
 
 from weft.backends.tvm import tir, vectors
 from weft.backends.tvm.convolutions.images import Images
-from weft.backends.tvm.convolutions.places import Phase, line
+from weft.backends.tvm.convolutions.places import Phase, line, pair, parts, some
 from weft.backends.tvm.convolutions.results import Results, Tile
 from weft.backends.tvm.lines import fused
 from weft.backends.tvm.nests import PARALLEL_WORK
@@ -101,9 +101,9 @@ class Sums:
         )
 
         def task(flat: Expr) -> list[Stmt]:
-            group, share = _pair(flat, self.shares)
+            group, share = pair(flat, self.shares)
             first = share * tir.number(self.share)
-            images = _some(self.share, self.images, first)
+            images = some(self.share, self.images, first)
             if self.groups > 1:
                 begin = (group * tir.number(self.images) + first) * tir.number(self.row)
                 return self._task((together, begin), group, first, images)
@@ -134,7 +134,7 @@ class Sums:
     ) -> list[Stmt]:
         """All sums of some images over a group of the channels."""
         first = group * tir.number(self.each)
-        channels = _some(self.each, self.channels, first)
+        channels = some(self.each, self.channels, first)
         windows, make = tir.local(
             "windows", self.name, self.depth * self.area * self.padded, "global"
         )
@@ -158,11 +158,11 @@ class Sums:
 
         def some_channels(number: Expr) -> list[Stmt]:
             start = number * tir.number(self.depth)
-            count = _some(self.depth, channels, start)
+            count = some(self.depth, channels, start)
 
             def some_images(number: Expr) -> list[Stmt]:
                 at = number * tir.number(self.together)
-                here = _some(self.together, images, at)
+                here = some(self.together, images, at)
                 source.image = first_image + at
                 to = sums[1] + at * tir.number(self.row)
                 return [
@@ -178,10 +178,10 @@ class Sums:
 
             return [
                 self._turn(windows, first + start, count),
-                tir.loop(_parts(images, self.share, self.together), some_images, name="images"),
+                tir.loop(parts(images, self.share, self.together), some_images, name="images"),
             ]
 
-        count = _parts(channels, self.each, self.depth)
+        count = parts(channels, self.each, self.depth)
         return [*found, tir.loop(count, some_channels, name="channels")]
 
     def _turn(self, windows: Buffer, first: Expr, count: int | Expr) -> Stmt:
@@ -194,7 +194,7 @@ class Sums:
 
         def channel(n: Expr) -> list[Stmt]:
             def vector(number: Expr) -> list[Stmt]:
-                block, k = _pair(number, self.wide)
+                block, k = pair(number, self.wide)
                 into = (block * tir.number(self.depth) + n) * tir.number(self.area * self.block)
                 into = into + k * tir.number(lanes)
                 start = (first + n) * tir.number(c)
@@ -228,7 +228,7 @@ class Sums:
                     return [*([made] if full else []), *last]
 
                 def single(p: Expr) -> list[Stmt]:
-                    line_y, line_x = _pair(p, self.window[1])
+                    line_y, line_x = pair(p, self.window[1])
                     where = line_y * tir.number(y) + line_x * tir.number(x)
                     return [
                         tir.store(
@@ -407,26 +407,3 @@ def _step(taps: tuple[tuple[int, int], ...]) -> tuple[int, int]:
     if len(taps) == 1:
         return 0, 0
     return taps[1][0] - taps[0][0], taps[1][1] - taps[0][1]
-
-
-def _some(wanted: int, count: int | Expr, first: Expr) -> int | Expr:
-    """How many of `wanted` there are from the first one on; a number if always the same."""
-    if isinstance(count, int) and count % wanted == 0:
-        return wanted
-    total = tir.number(count) if isinstance(count, int) else count
-    return tirx.min(tir.number(wanted), total - first)
-
-
-def _parts(count: int | Expr, most: int, size: int) -> int | Expr:
-    """Into how many parts of that size a count is cut."""
-    if isinstance(count, int):
-        return -(-count // size)
-    if most <= size:
-        return 1
-    return tirx.truncdiv(count + tir.number(size - 1), tir.number(size))
-
-
-def _pair(flat: Expr, size: int) -> tuple[Expr, Expr]:
-    if size == 1:
-        return flat, tir.number(0)
-    return tirx.truncdiv(flat, tir.number(size)), tirx.truncmod(flat, tir.number(size))

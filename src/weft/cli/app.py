@@ -32,6 +32,7 @@ COMMANDS = {
     "profile": "Time a training step kernel by kernel.",
     "compile": "Show a spec at any stage on its way to running code.",
     "fmt": "Write specs in the one canonical layout.",
+    "cache": "Show or clear the compiled code that is kept for later starts.",
 }
 
 HELP = """Weft: one file states an experiment; one graph runs it.

@@ -18,13 +18,25 @@ if TYPE_CHECKING:
 EXAMPLES = """
 weft compile spec.weft                              the training step as a graph
 weft compile spec.weft --emit python                the code that a training step runs
-weft compile spec.weft --emit cuda                  its kernels for a GPU, which need not be there
 weft compile spec.weft --emit plan --graph predict  where each value of prediction lives
+weft compile spec.weft --emit kernel                the loops of native code
+weft compile spec.weft --emit asm -o step.s         and what the processor gets
+weft compile spec.weft --emit cuda                  the kernels for a GPU, which need not be there
 weft compile spec.weft --stop-after decompose       the graph as that pass leaves it
 weft compile spec.weft --emit ast                   the spec as the parser sees it
 """
 
-STAGES = ("ast", "graph", "fused", "plan", "python", "cuda")
+# Stages in the order of the way down; of code, with the backend that it is of.
+EARLY, PLANNED = ("ast", "graph"), ("fused", "plan")
+CODE = {
+    "python": "numpy",
+    "kernel": "tvm",
+    "tir": "tvm",
+    "llvm": "tvm",
+    "asm": "tvm",
+    "cuda": "cupy",
+}
+STAGES = (*EARLY, *PLANNED, *CODE)
 GRAPHS = ("train_step", "eval_step", "predict", "init", "epoch_end")
 
 
@@ -35,8 +47,8 @@ GRAPHS = ("train_step", "eval_step", "predict", "init", "epoch_end")
     type=click.Choice(STAGES),
     default="graph",
     show_default=True,
-    help="The stage: syntax tree, graph, groups of fused operations, memory plan, NumPy code, "
-    "CUDA code.",
+    help="The stage: syntax tree, graph, groups of fused operations, memory plan, NumPy code; "
+    "of native code its kernels, tensor IR, LLVM's IR and assembly; CUDA.",
 )
 @click.option(
     "--graph",
@@ -46,6 +58,11 @@ GRAPHS = ("train_step", "eval_step", "predict", "init", "epoch_end")
     help="Which graph of the program.",
 )
 @click.option("--stop-after", metavar="PASS", help="The graph after this pass; with --emit graph.")
+@click.option(
+    "--backend",
+    metavar="NAME",
+    help="For which backend; with --emit fused or plan, where it is numpy unless said.",
+)
 @click.option("-o", "--output", metavar="FILE", help="Write to a file instead of stdout.")
 @set_option
 @json_option
@@ -54,6 +71,7 @@ def command(
     emit: str,
     graph: str,
     stop_after: str | None,
+    backend: str | None,
     output: str | None,
     overrides: Mapping[str, str],
     json: bool,
@@ -70,8 +88,12 @@ def command(
 
     if stop_after is not None and emit != "graph":
         raise click.UsageError("--stop-after goes with --emit graph")
+    if backend is not None and emit in EARLY:
+        raise click.UsageError(
+            f"--emit {emit} is the same for every backend: --backend goes with --emit fused or plan"
+        )
     with no_cycles():
-        text = emitted(spec, emit, graph, stop_after, overrides)
+        text = emitted(spec, emit, graph, stop_after, backend, overrides)
     if output is not None:
         write_text(Path(output), text)
     if json:
@@ -82,7 +104,12 @@ def command(
 
 
 def emitted(
-    spec: str, emit: str, graph: str, stop_after: str | None, overrides: Mapping[str, str]
+    spec: str,
+    emit: str,
+    graph: str,
+    stop_after: str | None,
+    backend: str | None,
+    overrides: Mapping[str, str],
 ) -> str:
     """The text of a stage. Raises CompileError for a spec that doesn't compile."""
     if emit == "ast":
@@ -96,27 +123,33 @@ def emitted(
         from weft.compiler.text import print_graph
 
         return print_graph(getattr(loaded.program, graph))
-    return _lowered(loaded, emit, graph, stop_after)
+    return _lowered(loaded, emit, graph, stop_after, backend or CODE.get(emit, "numpy"))
 
 
-def _lowered(loaded: Loaded, emit: str, graph: str, stop_after: str | None) -> str:
-    from weft.backends.numpy.backend import BACKEND
+def _lowered(loaded: Loaded, emit: str, graph: str, stop_after: str | None, backend: str) -> str:
+    from weft.compiler.errors import RunError, one_of
     from weft.compiler.passes.plan_text import print_plan
     from weft.compiler.pipeline import lower
     from weft.compiler.text import print_graph
-    from weft.runtime.session import Session
+    from weft.runtime.backends import backend_shown
+    from weft.runtime.session import session_for
 
-    session = Session(loaded.program, BACKEND)
+    chosen = backend_shown(backend)
+    if emit in CODE and emit not in chosen.forms:
+        raise RunError(
+            f"the {chosen.name} backend makes no `{emit}`",
+            expected=f"`--emit` {one_of(chosen.forms)}",
+            hint=f"`{emit}` is code of `--backend {CODE[emit]}`",
+        )
+    session = session_for(loaded, chosen)
     batch = loaded.experiment.settings.batch
     if emit == "graph":
         target = session.target(graph, batch)
         return print_graph(lower(session.graph(graph), target, stop_after))
     if emit == "fused":
         return groups(session, graph, batch)
-    if emit == "cuda":
-        return cuda(session, graph, batch)
     plan = session.plan(graph, batch)
-    return print_plan(plan) if emit == "plan" else BACKEND.compile(plan).source
+    return print_plan(plan) if emit == "plan" else chosen.listing(plan, emit)
 
 
 def groups(session: Session, name: str, batch: int) -> str:
@@ -129,17 +162,6 @@ def groups(session: Session, name: str, batch: int) -> str:
         lines.append(f"\ngroup {number} {group.kind}")
         lines += [f"  {print_node(plan.graph, node)}" for node in group.nodes]
     return "\n".join(lines) + "\n"
-
-
-def cuda(session: Session, name: str, batch: int) -> str:
-    """The kernels of the CuPy backend; no GPU is asked for."""
-    from dataclasses import replace
-
-    from weft.backends.cupy.backend import ABILITIES, program_of
-    from weft.compiler.pipeline import compile_plan
-
-    target = replace(session.target(name, batch), abilities=ABILITIES)
-    return program_of(compile_plan(session.graph(name), target)).program.source
 
 
 def tree(file: File) -> str:

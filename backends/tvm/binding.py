@@ -1,0 +1,94 @@
+"""Native code over arrays: a table of addresses, filled once but for the inputs."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from weft.backends.arrays import aligned, checked_array
+from weft.backends.base import Arrays
+from weft.backends.tvm.image import ARENA, Image, Memory, Value
+from weft.backends.tvm.pool import POOL
+from weft.compiler.errors import RunError
+from weft.compiler.types import static_shape
+
+Run = Callable[[Any], Any]  # the code, called with a pointer to the table
+
+
+class Bound:
+    """A step over state. It keeps alive all that the table has addresses of."""
+
+    def __init__(self, image: Image, run: Run, state: Arrays) -> None:
+        self.run = run
+        self.memory: dict[Memory, np.ndarray] = {ARENA: aligned(max(1, image.arena_bytes))}
+        for name, type in image.states.items():
+            self.memory[Memory("state", name)] = checked_array(name, type, state)
+        for name, value in image.constants.items():
+            held = aligned(max(1, value.nbytes))
+            held[: value.nbytes] = value.view(np.uint8)
+            self.memory[Memory("constant", name)] = held
+        self.slots = {memory: number for number, memory in enumerate(image.slots)}
+        self.table = np.zeros(len(image.slots), np.uint64)
+        self.pointer = ctypes.c_void_p(_address(self.table))
+        for memory, array in self.memory.items():
+            self.place(memory, array)
+        self.inputs = [
+            (name, static_shape(type.shape), type.dtype.numpy, type, Memory("input", name))
+            for name, type in image.inputs.items()
+        ]
+        self.outputs = [(name, self._reader(value)) for name, value in image.outputs.items()]
+        self.stores = [
+            (self.memory[Memory("state", name)], self._reader(value))
+            for name, value in image.stores
+        ]
+
+    def place(self, memory: Memory, array: np.ndarray) -> None:
+        """Give the code this array, which the caller keeps alive, as that memory."""
+        slot = self.slots.get(memory)
+        if slot is not None:
+            self.table[slot] = _address(array)
+
+    def step(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        given: dict[Memory, np.ndarray] = {}
+        for name, shape, dtype, type, memory in self.inputs:
+            if name not in inputs:
+                raise RunError(f"input `{name}` is missing")
+            array = inputs[name]
+            if array.shape != shape or array.dtype != dtype:
+                raise RunError(
+                    f"input `{name}` has another type",
+                    expected=f"`{type}`",
+                    found=f"{array.dtype} of shape {array.shape}",
+                )
+            given[memory] = array = np.ascontiguousarray(array)
+            self.place(memory, array)
+        POOL.prepare()
+        self.run(self.pointer)
+        results = {name: read(given) for name, read in self.outputs}
+        for state, value in [(state, read(given)) for state, read in self.stores]:
+            state[...] = value
+        return results
+
+    def _reader(self, value: Value) -> Callable[[dict[Memory, np.ndarray]], np.ndarray]:
+        """What copies the value out after a run on these inputs."""
+        if value.memory in self.memory:
+            view = _view(value, self.memory[value.memory])
+            return lambda given: view.copy()
+        return lambda given: _view(value, given[value.memory]).copy()
+
+
+def _view(value: Value, memory: np.ndarray) -> np.ndarray:
+    layout, dtype = value.layout, value.dtype.numpy
+    if not layout.size:
+        return np.zeros(layout.shape, dtype)
+    size = dtype.itemsize
+    strides = tuple(stride * size for stride in layout.strides)
+    return np.ndarray(layout.shape, dtype, memory, layout.offset * size, strides)
+
+
+def _address(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
