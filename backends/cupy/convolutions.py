@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from weft.backends.cupy.code import Launch
 from weft.backends.cupy.emit import Emitter, Namer
-from weft.backends.cupy.nests import index_type, spread
+from weft.backends.cupy.points import index_type, spread
 from weft.backends.cupy.tiling import Sum, print_tiles
 from weft.compiler.index import Axis, along, flat
 from weft.compiler.kernel import Bound, Convolution, Guard, Literal, Load, View

@@ -113,9 +113,9 @@ class Emitter:
             return f"({quotient} - {shift})" if shift else f"({quotient})"
         return f"(({inner}) % {atom.divisor})"
 
-    def is_run(self, index: Index, multiple: int | None = None) -> bool:
+    def is_run(self, index: Index) -> bool:
         """Whether the lanes of the vector are neighbours there, from a multiple of `lanes` on."""
-        multiple = multiple or self.lanes
+        multiple = self.lanes
         if self.vector is None or index.factor(self.vector) != 1:
             return False
         rest = (factor for atom, factor in index.terms if atom is not self.vector)

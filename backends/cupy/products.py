@@ -11,7 +11,7 @@ from math import prod
 
 from weft.backends.cupy.code import Call, Gemm, scratch
 from weft.backends.cupy.emit import Emitter, Namer
-from weft.backends.cupy.nests import index_type, print_points, spread
+from weft.backends.cupy.points import index_type, print_points, spread
 from weft.backends.cupy.tiling import Sum, print_tiles
 from weft.compiler.index import Axis, along, flat
 from weft.compiler.kernel import Load, Matrix, Port, Product, Result, resolved

@@ -13,7 +13,7 @@ from weft.backends.cupy.bound import Bound, CupyExecutable
 from weft.backends.cupy.code import Call, Gemm, Launch, headers
 from weft.backends.cupy.device import Device
 from weft.backends.cupy.held import DeviceState
-from weft.backends.cupy.nests import print_points
+from weft.backends.cupy.points import print_points
 from weft.compiler.costs import kernel_cost
 from weft.compiler.index import Axis, along
 from weft.compiler.kernel import Load, Port, Stage, Store

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from weft.backends.cupy import scalar
 from weft.backends.cupy.code import Launch, launch
 from weft.backends.cupy.emit import Emitter, Namer
-from weft.backends.cupy.nests import spread
+from weft.backends.cupy.points import spread
 from weft.compiler.index import Axis, Index, along, flat
 from weft.compiler.kernel import Port, Special, View
 

@@ -7,9 +7,11 @@ that differs from one step to the next: a result that depends on it differs too.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -171,7 +173,9 @@ def _library(headers: str, functions: Mapping[str, str]) -> ctypes.CDLL:
     KEPT.mkdir(parents=True, exist_ok=True)
     made = KEPT / f"{stem}.so"
     if not made.exists():
-        source, partial = KEPT / f"{stem}.cpp", KEPT / f"{stem}.{id(functions)}.so"
+        # Other processes may be at the same code: each has files of its own until it is done.
+        own = f"{stem}.{os.getpid()}.{threading.get_ident()}"
+        source, partial = KEPT / f"{own}.cpp", KEPT / f"{own}.so"
         source.write_text(text)
         assert COMPILER is not None
         subprocess.run(
@@ -182,6 +186,7 @@ def _library(headers: str, functions: Mapping[str, str]) -> ctypes.CDLL:
             check=True,
         )  # fmt: skip
         partial.replace(made)
+        source.unlink()
     return ctypes.CDLL(str(made))
 
 

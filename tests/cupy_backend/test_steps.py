@@ -14,6 +14,7 @@ from weft.runtime import backends
 from weft.runtime.backends import backend_named
 from weft.runtime.feed import Rows
 from weft.runtime.session import Session, session_for
+from weft.runtime.verification.checks import verify
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -74,6 +75,15 @@ def test_training_and_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert resumed.steps == whole.steps
     for name, value in whole.tensors.items():
         np.testing.assert_array_equal(resumed.tensors[name], value)
+
+
+@emulated
+@pytest.mark.slow
+def test_verified() -> None:
+    """`weft verify`: random bits, each kernel, each graph, and the same bits in any order."""
+    found = weft.load(FOLDER / "digits_mlp.weft").loaded
+    for check in verify(found, BACKEND).checks:
+        assert not check.faults, check
 
 
 def test_state_is_sent_and_fetched_when_it_is_needed() -> None:
