@@ -183,8 +183,8 @@ class Backend(Protocol):
         """How many threads its steps use at most."""
         ...
 
-    def use_threads(self, count: int) -> None:
-        """Let all steps of this process use so many threads."""
+    def use_threads(self, count: int | None) -> None:
+        """Let all steps of this process use so many threads; None: one for each core."""
         ...
 
     @property

@@ -6,7 +6,7 @@ A backend is imported when it is first asked for: finding out what is installed 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 from weft.backends.base import Backend
@@ -80,6 +80,24 @@ BACKENDS: Mapping[str, Entry] = {
 AUTO = "auto"
 
 
+@dataclass(eq=False)
+class _Threads:
+    """How many all backends of this process use, and those that have been told."""
+
+    count: int | None = None
+    told: dict[str, Backend] = field(default_factory=dict)
+
+
+_THREADS = _Threads()
+
+
+def use_threads(count: int | None) -> None:
+    """Let every step of this process use so many threads from now on; None: one for each core."""
+    _THREADS.count = count
+    for backend in _THREADS.told.values():
+        backend.use_threads(count)
+
+
 def installed() -> tuple[str, ...]:
     """The backends that can run here, the fastest first."""
     return tuple(name for name, entry in BACKENDS.items() if entry.lacks is None)
@@ -104,7 +122,12 @@ def backend_named(name: str) -> Backend:
         other = f"run on another: `--backend {installed()[0]}`"
         remedy = f'`pip install "weft[{entry.extra}]"`, or {other}' if entry.absent else other
         raise RunError(f"the backend `{name}` can't run here", found=lacks, hint=remedy)
-    return entry.load()
+    backend = entry.load()
+    if name not in _THREADS.told:
+        _THREADS.told[name] = backend
+        if _THREADS.count is not None:
+            backend.use_threads(_THREADS.count)
+    return backend
 
 
 def backend_shown(name: str) -> Backend:

@@ -98,7 +98,7 @@ def _sources() -> str:
     digest = blake2b(digest_size=20)
     for package in (weft.compiler, weft.backends):
         root = Path(package.__path__[0])
-        for path in sorted(root.rglob("*.py")):
+        for path in sorted((*root.rglob("*.py"), *root.rglob("*.ll"))):
             content = path.read_bytes()
             digest.update(f"{path.relative_to(root)} {len(content)} ".encode())
             digest.update(content)

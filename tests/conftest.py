@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "thorough" in item.keywords:
                 item.add_marker(left_out)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """An empty cache of compiled code for this run, and for all processes that it starts."""
+    if not hasattr(config, "workerinput"):  # workers have that of who started them
+        folder = tempfile.mkdtemp(prefix="weft-cache-")
+        os.environ["XDG_CACHE_HOME"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

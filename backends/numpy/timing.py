@@ -12,7 +12,6 @@ import numpy as np
 from weft.backends.base import Part, Peaks, Timing
 from weft.backends.clock import fastest, frequency
 from weft.backends.numpy import blas
-from weft.compiler.costs import Cost, node_cost
 from weft.compiler.graph import Node
 from weft.compiler.passes.fuse import Group
 from weft.compiler.plan import Plan
@@ -35,6 +34,8 @@ class Clock:
 
     def part(self, plan: Plan, group: Group, number: str, lines: Sequence[Node]) -> int:
         """A new part, for nodes that are lines of a group."""
+        from weft.compiler.costs import Cost, node_cost  # not for code that nobody times
+
         cost = sum((node_cost(plan, n) for n in lines if n.op.name != "scan"), Cost())
         self.parts.append(Part(f"group {number}", group.kind, group.nodes, cost))
         self._nanoseconds.append(0)

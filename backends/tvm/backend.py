@@ -64,7 +64,7 @@ class TvmBackend:
     def threads(self) -> int:
         return POOL.width
 
-    def use_threads(self, count: int) -> None:
+    def use_threads(self, count: int | None) -> None:
         """See `Backend.use_threads`."""
         POOL.use(count)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from weft.backends.arrays import aligned, checked_array
 from weft.backends.base import Arrays
-from weft.backends.tvm.image import ARENA, Image, Memory, Value
+from weft.backends.tvm.image import ARENA, THREADS, Image, Memory, Value
 from weft.backends.tvm.pool import POOL
 from weft.compiler.errors import RunError
 from weft.compiler.types import static_shape
@@ -23,13 +23,15 @@ class Bound:
 
     def __init__(self, image: Image, run: Run, state: Arrays) -> None:
         self.run = run
-        self.memory: dict[Memory, np.ndarray] = {ARENA: aligned(max(1, image.arena_bytes))}
+        arena = aligned(max(1, image.arena_bytes))
+        self.memory: dict[Memory, np.ndarray] = {ARENA: arena, THREADS: POOL.memory}
         for name, type in image.states.items():
             self.memory[Memory("state", name)] = checked_array(name, type, state)
         for name, value in image.constants.items():
             held = aligned(max(1, value.nbytes))
             held[: value.nbytes] = value.view(np.uint8)
             self.memory[Memory("constant", name)] = held
+        self.fault = POOL.fault
         self.slots = {memory: number for number, memory in enumerate(image.slots)}
         self.table = np.zeros(len(image.slots), np.uint64)
         self.pointer = ctypes.c_void_p(_address(self.table))
@@ -65,8 +67,12 @@ class Bound:
                 )
             given[memory] = array = np.ascontiguousarray(array)
             self.place(memory, array)
-        POOL.prepare()
         self.run(self.pointer)
+        if self.fault[0]:
+            self.fault[0] = 0
+            raise MemoryError("a step needs more working memory than there is")
+        if POOL.incomplete:
+            POOL.complete(self.run)
         results = {name: read(given) for name, read in self.outputs}
         for state, value in [(state, read(given)) for state, read in self.stores]:
             state[...] = value

@@ -25,15 +25,15 @@ from weft.compiler.types import DTYPES, DType, TensorType, static_shape
 class Memory:
     """A run of memory: the `arena`, or by its name a `state`, an `input` or a `constant`.
 
-    Constants are numbered, for those of a loop's turns have names of their own. A timed step has
-    a `clock` too.
+    Constants are numbered, for those of a loop's turns have names of their own. The pool of
+    `threads` is memory too, and the `clock` of a timed step.
     """
 
     kind: str
     name: str = ""
 
 
-ARENA, CLOCK = Memory("arena"), Memory("clock")
+ARENA, THREADS, CLOCK = Memory("arena"), Memory("threads"), Memory("clock")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A step as a shared library: loaded without TVM's Python package, which takes seconds to import.
 
-The library asks for products from BLAS, and for threads and memory from TVM's runtime, whose
-functions it finds in variables of its own: `__TVMBackendParallelLaunch` and its like.
+The library asks for products from BLAS, and for memory from TVM's runtime, whose functions it
+finds in variables of its own: `__TVMBackendAllocWorkspace` and its like. `pool.ll` is in it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,7 @@ from weft.backends.tvm import blas, runtime
 from weft.backends.tvm.binding import Run
 
 STEP = "weft_step"
-_ASKED = (
-    "TVMBackendParallelLaunch",
-    "TVMBackendParallelBarrier",
-    "TVMBackendAllocWorkspace",
-    "TVMBackendFreeWorkspace",
-)
+_ASKED = ("TVMBackendAllocWorkspace", "TVMBackendFreeWorkspace")
 
 
 def load(path: Path) -> Run:

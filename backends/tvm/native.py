@@ -49,7 +49,7 @@ def library(module: Any) -> bytes:
     with TemporaryDirectory(prefix="weft-") as folder:
         objects, linked = Path(folder, "step.o"), Path(folder, "step.so")
         module.write_to_file(str(objects), "o")
-        command = [linker, "-shared", "-o", str(linked), str(objects), "-lm"]
+        command = [linker, "-shared", "-o", str(linked), str(objects), "-lm", "-lpthread"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise NotKept(f"`{linker}` fails: {done.stderr.strip()}")

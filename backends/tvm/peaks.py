@@ -6,13 +6,14 @@ import ctypes
 from functools import partial
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import tirx
 
 from weft.backends.arrays import aligned
 from weft.backends.base import Peaks
 from weft.backends.clock import fastest, frequency
-from weft.backends.tvm import blas, native, target, tir
+from weft.backends.tvm import blas, native, target, threads, tir
 from weft.backends.tvm.pool import POOL
 from weft.backends.tvm.products import gemm
 from weft.compiler.types import DType
@@ -28,30 +29,31 @@ PIECE = 1 << 20
 def peaks(dtype: DType) -> Peaks:
     """Measured on as many threads as the pool has."""
     blas.load()
-    POOL.prepare()
-    threads = POOL.width
+    width, pool = POOL.width, ctypes.c_void_p(_place(POOL.memory))
     module = native.compiled(
-        tvm.IRModule({"product": _product(dtype), "copy": _copy(threads)}), target.host()
+        tvm.IRModule({"product": _product(dtype), "copy": _copy(width), **threads.functions()}),
+        target.host(),
     )
     matrix = PRODUCT * PRODUCT * dtype.bytes
-    memory = aligned(max(3 * threads * matrix, COPIES[-1]))
+    memory = aligned(max(3 * width * matrix, COPIES[-1]))
     memory[...] = 0
-    start = memory.__array_interface__["data"][0]
+    start = _place(memory)
     product = module["product"]
-    places = [ctypes.c_void_p(start + i * 3 * matrix) for i in range(threads)]
+    places = [ctypes.c_void_p(start + i * 3 * matrix) for i in range(width)]
     products = frequency(SECONDS, [partial(product, place) for place in places])
     copies = []
     for size in COPIES:
-        each = size // (2 * threads)
+        each = size // (2 * width)
         piece = min(each, PIECE)
         rounds = PIECE // piece
 
         def copied(place: int, each: int = each, piece: int = piece, rounds: int = rounds) -> None:
-            module["copy"](ctypes.c_void_p(start + place), each, piece, rounds)
+            module["copy"](pool, ctypes.c_void_p(start + place), each, piece, rounds)
 
         work = [partial(copied, place) for place in range(0, each - piece + 1, piece)]
         seconds = fastest(SECONDS, work)
-        copies.append((size, 2 * piece * threads * rounds / seconds))
+        POOL.complete(module)
+        copies.append((size, 2 * piece * width * rounds / seconds))
     return Peaks(2 * PRODUCT**3 * products, tuple(copies))
 
 
@@ -66,11 +68,12 @@ def _product(dtype: DType) -> Any:
     return _exported("product", [data], [declare, multiplied])
 
 
-def _copy(threads: int) -> Any:
-    """Each thread copies a piece of its part of memory: `copy(memory, half a part, piece, rounds)`.
+def _copy(width: int) -> Any:
+    """Each thread copies a piece of its part of memory, from its first half to the second.
 
-    The first half of a part goes to the second half.
+    `copy(threads, memory, bytes of half a part, of a piece, rounds)`
     """
+    pool = tir.pointer("threads", "int8")
     data = tir.pointer("p", "uint8")
     memory, declare = tir.memory("b", "uint8", 1 << 30, data)
     half, piece, rounds = (tir.variable(name) for name in ("half", "piece", "rounds"))
@@ -81,8 +84,14 @@ def _copy(threads: int) -> Any:
         copied = tir.external("memcpy", *places, tirx.Cast("int64", piece))
         return [tir.loop(rounds, lambda _: [copied], name="round")]
 
-    body = [declare, tir.loop(threads, task, "parallel", "task")]
-    return _exported("copy", [data, half, piece, rounds], body)
+    loop = tir.loop(width, task, "parallel", "task")
+    body = tir.beside(threads.code(), tir.sequence(threads.enter(pool), declare, loop))
+    return _exported("copy", [pool, data, half, piece, rounds], [body])
+
+
+def _place(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _exported(name: str, parameters: list[tir.Expr], body: list[tir.Stmt]) -> Any:

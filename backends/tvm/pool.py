@@ -1,63 +1,62 @@
-"""The threads of native code: how many there are, and that they may run on any core.
+"""The threads of native code: their number and their memory; `pool.ll` is what they do.
 
-TVM has a pool for each thread that calls into it, takes half of the cores for hyperthreads, and
-ties every worker to a core of its own, and the caller to their number. Tied threads wait for their
-core when another process has it, even beside idle ones.
+TVM's own pool takes half of the cores, ties its threads to them, and spins for tenths of a second:
+beside another process that keeps the cores busy, a step took a hundred times as long.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+
+from weft.backends.arrays import aligned
 from weft.backends.cores import cores
-from weft.backends.tvm import runtime
 
-_ANY_CORE = -3  # TVM's mode for threads that share the cores of a list
+_BYTES = 1024  # a `%Pool` of pool.ll, and more
+_WIDTH, _FAULT = 49, 53  # where its numbers are, of four bytes
 
 
 @dataclass(eq=False)
 class Pool:
-    """The width of the pools of all threads that run steps."""
+    """The threads of this process. `memory` is that of a `%Pool`."""
 
-    _width: int = 0
-    _made: threading.local = field(default_factory=threading.local)
+    memory: np.ndarray = field(default_factory=lambda: aligned(_BYTES))
+    incomplete: bool = True  # threads are still to be started, by the next step that runs
+    _kept: list[Any] = field(default_factory=list)
 
-    def use(self, count: int) -> None:
-        """So many threads, the caller among them, from the next step on."""
-        self._width = count
+    def __post_init__(self) -> None:
+        self.use(None)
+
+    def use(self, count: int | None) -> None:
+        """So many threads from the next step on, the caller among them; None for every core."""
+        self.memory.view(np.int32)[_WIDTH] = count or cores()
+        self.incomplete = True
 
     @property
     def width(self) -> int:
         """How many threads a step uses: as many as there are cores, unless told otherwise."""
-        if not self._width:
-            self._width = cores()
-        return self._width
+        return int(self.memory.view(np.int32)[_WIDTH])
 
-    def prepare(self) -> None:
-        """Give the calling thread's pool its width. It costs nothing where it has it."""
-        count = self.width
-        if getattr(self._made, "width", 0) != count:
-            with _untied():
-                runtime.call("runtime.config_threadpool", _ANY_CORE, count, ["0"] * count)
-            self._made.width = count
+    def complete(self, run: Any) -> None:
+        """After `run`, whose code the threads may have been started in: it stays."""
+        self._kept.append(run)
+        self.incomplete = False
+
+    @property
+    def fault(self) -> np.ndarray:
+        """Not zero when a task has failed, for want of memory."""
+        return self.memory.view(np.int32)[_FAULT : _FAULT + 1]
+
+    def forget(self) -> None:
+        """In a child process, which has none of the threads."""
+        width = self.width
+        self.memory[...] = 0
+        self.use(width)
 
 
 POOL = Pool()
-
-
-@contextmanager
-def _untied() -> Iterator[None]:
-    """TVM asks the environment whether to tie threads to cores; it has no other switch."""
-    before = os.environ.get("TVM_BIND_THREADS")
-    os.environ["TVM_BIND_THREADS"] = "0"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TVM_BIND_THREADS"]
-        else:
-            os.environ["TVM_BIND_THREADS"] = before
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=POOL.forget)

@@ -1,6 +1,7 @@
 """A plan as one module: a function a distinct kernel, and `step`, which calls them in order.
 
-    weft_step(table)    the table holds addresses: the arena's, then those of all other buffers
+    weft_step(table)    the table holds addresses: the arena's, that of the pool of threads, then
+                        those of all other buffers
     step                the same, for callers by TVM's conventions
 
 A loop calls the kernels of a turn with addresses that it works out at the beginning of the turn.
@@ -22,9 +23,9 @@ import tvm
 from tvm import ir, tirx
 from tvm.tirx import stmt as s
 
-from weft.backends.tvm import tir
+from weft.backends.tvm import threads, tir
 from weft.backends.tvm.convolutions import print_convolution
-from weft.backends.tvm.image import ARENA, CLOCK
+from weft.backends.tvm.image import ARENA, CLOCK, THREADS
 from weft.backends.tvm.library import STEP
 from weft.backends.tvm.nests import print_nest
 from weft.backends.tvm.products import print_product
@@ -89,10 +90,11 @@ class Program:
     kernels: Sequence[Kernel]
     name: str
     timed: bool = False
-    slots: dict[Buffer | str, int] = field(default_factory=lambda: {ARENA.kind: 0})
+    slots: dict[Buffer | str, int] = field(default_factory=lambda: {ARENA.kind: 0, THREADS.kind: 1})
     functions: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     calls: list[tuple[str, Kernel]] = field(default_factory=list)
     _clock: Any = None
+    _shared: bool = False  # whether a loop is shared out among threads
 
     def __post_init__(self) -> None:
         if self.timed:
@@ -120,14 +122,15 @@ class Program:
         if self.timed:
             outside.append(_NOW_CODE.format(now=_NOW, clock=time.CLOCK_MONOTONIC))
             body += self._begin(found[CLOCK.kind])
-        body += self._calls(self.kernels, _Scope(found[ARENA.kind], places))
-        whole = s.AttrStmt(
-            ir.StringImm("default"),
-            "pragma_import_llvm",
-            ir.StringImm("".join(outside)),
-            tir.sequence(body),
-        )
+        with tir.parallel_loops() as shared:
+            calls = self._calls(self.kernels, _Scope(found[ARENA.kind], places))
+        self._shared = self._shared or bool(shared)
         functions = dict(self.functions.values())
+        if self._shared:
+            body.append(threads.enter(tirx.reinterpret(_pointer("int8"), found[THREADS.kind])))
+            outside.append(threads.code())
+            functions.update(threads.functions())
+        whole = tir.beside("".join(outside), tir.sequence(body, calls))
         functions[ir.GlobalVar(STEP)] = tirx.PrimFunc([table], whole).with_attr(
             {"global_symbol": STEP, "calling_conv": _PLAIN}
         )

@@ -5,7 +5,9 @@ IR is built directly, for parsing a script of it costs as much as compiling it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tvm import ir, tirx
@@ -78,6 +80,20 @@ def sequence(*parts: Stmt | Sequence[Stmt]) -> Stmt:
     return found[0] if len(found) == 1 else s.SeqStmt(found)
 
 
+_PARALLEL: ContextVar[list[str] | None] = ContextVar("parallel", default=None)
+
+
+@contextmanager
+def parallel_loops() -> Iterator[list[str]]:
+    """The names of the parallel loops that are made inside: looking for them later costs more."""
+    found: list[str] = []
+    token = _PARALLEL.set(found)
+    try:
+        yield found
+    finally:
+        _PARALLEL.reset(token)
+
+
 def loop(
     extent: int | Expr,
     body: Callable[[Expr], Stmt | list[Stmt]],
@@ -87,6 +103,9 @@ def loop(
     """`body` at each number from 0; `kind` is serial, parallel, vectorized or unrolled."""
     if isinstance(extent, int) and extent == 1 and kind != "parallel":
         return sequence(body(number(0)))
+    found = _PARALLEL.get()
+    if kind == "parallel" and found is not None:
+        found.append(name)
     counter = variable(name)
     size = number(extent) if isinstance(extent, int) else extent
     kinds = s.ForKind
@@ -110,6 +129,11 @@ def either(condition: Expr, body: Stmt, other: Stmt) -> Stmt:
 def external(name: str, *arguments: Expr) -> Stmt:
     """A call of a C function for its effect."""
     return s.Evaluate(tirx.call_extern("int32", name, *arguments))
+
+
+def beside(code: str, body: Stmt) -> Stmt:
+    """The statement, in a module that has this text of LLVM's too."""
+    return s.AttrStmt(ir.StringImm("default"), "pragma_import_llvm", ir.StringImm(code), body)
 
 
 def address(buffer: Buffer, index: Expr) -> Expr:

@@ -14,9 +14,12 @@ from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.types import DType
 
 
-def lanes_for(dtype: DType) -> int:
-    """Elements in one of the machine's registers."""
-    return target.vector_bytes() // dtype.bytes
+def lanes_for(dtype: DType, wanted: int | None = None) -> int:
+    """Elements in one of the machine's registers, or in the narrowest part that holds so many."""
+    lanes = target.vector_bytes() // dtype.bytes
+    while wanted is not None and lanes > 4 and wanted <= lanes // 2:
+        lanes //= 2
+    return lanes
 
 
 def registers() -> int:

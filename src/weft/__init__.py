@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from weft.runtime.function import Function
 
 __version__ = "0.1.0"
-__all__ = ["function", "load", "open_run"]
+__all__ = ["function", "load", "open_run", "use_threads"]
 
 
 def load(
@@ -62,3 +62,10 @@ def function(source: str | Path, name: str = "f", backend: str = "numpy") -> Fun
     from weft.runtime.loading import read
 
     return Function(*read(source), name, backend)
+
+
+def use_threads(count: int | None) -> None:
+    """Let every step of this process use so many threads from now on; None: one for each core."""
+    from weft.runtime import backends
+
+    backends.use_threads(count)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from weft.backends.base import Peaks
-from weft.backends.numpy.backend import NumpyBackend
+from weft.runtime.backends import backend_named, installed
 
 PEAKS = Peaks(1e11, ((1 << 16, 1e11), (1 << 20, 5e10), (1 << 28, 1e10)))
 
@@ -21,7 +21,8 @@ drawing = pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs matp
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Peaks that need no measuring."""
-    monkeypatch.setattr(NumpyBackend, "peaks", lambda self, dtype: PEAKS)
+    for name in installed():
+        monkeypatch.setattr(type(backend_named(name)), "peaks", lambda self, dtype: PEAKS)
 
 
 def test_the_table(weft: Callable, spec: Path) -> None:
@@ -69,6 +70,14 @@ def test_the_object(weft: Callable, spec: Path) -> None:
     (line,) = {line["line"] for k in kernels for line in k["lines"]}
     assert line == 12
     assert {"dot_general", "maximum"} <= {op for k in kernels for op in k["operations"]}
+
+
+@pytest.mark.parametrize("name", installed())
+def test_threads(weft: Callable, spec: Path, name: str) -> None:
+    for count in (1, 3):
+        asked = ("--backend", name, "--steps", "1", "--threads", count, "--json")
+        assert weft("profile", spec, *asked).json["threads"] == count
+    assert weft("profile", spec, "--threads", "0").code == 2
 
 
 @drawing

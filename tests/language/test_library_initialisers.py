@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from language.elaborated import Elaborated, draw, elaborate, run
+from language.elaborated import Elaborated, draw, elaborate, run, value
 from weft.compiler.types import F32
 
 Array = np.ndarray
@@ -165,3 +165,50 @@ def test_data_start_standardises_every_channel() -> None:
     (gradient,) = found.gradients("x", weights=np.ones(x.shape))
     scale = np.broadcast_to(updates["net.scale"][:, None], x.shape)
     np.testing.assert_allclose(gradient, scale)  # the first step's numbers are constants
+
+
+# -- lengths through depth -------------------------------------------------------------------------
+
+
+def growth(chain: str) -> float:
+    """How much longer examples are behind a chain of layers than before it, squared."""
+    text = f"{chain}\nmodel net = chain()\nfn f(x) = net(x)"
+    x = np.random.default_rng(1).normal(size=(16, 64))
+    return float((value(text, x) ** 2).sum() / (x**2).sum())
+
+
+def test_a_gain_keeps_lengths_through_layers_of_any_widths() -> None:
+    """Orthogonal weights, relu and the gain 2 (Arpit et al. 2019); as drawn they fade."""
+    chain = """
+layer chain(x) {{
+  for i in range(4) {{
+    x = x |> dense_weight_norm(96, init = orthogonal{gain}) |> relu
+    x = x |> dense_weight_norm(64, init = orthogonal{gain}) |> relu
+  }}
+  x
+}}"""
+    assert 0.4 < growth(chain.format(gain=", gain = 2")) < 2.5
+    assert growth(chain.format(gain="")) < 5e-3  # (1 / 6)^4, times what chance does
+
+
+def test_a_gain_of_a_conv_is_that_of_its_channels() -> None:
+    x = rng.normal(size=(1, 4, 5, 5))
+    found = elaborate("model net = conv_weight_norm(8, gain = 2)\nfn f(x) = net(x)", x).initial
+    np.testing.assert_allclose(found["net.g"], np.full(8, np.sqrt(2 * 4 / 8)))
+
+
+def test_falling_scales_keep_lengths_in_residual_nets_of_any_depth() -> None:
+    """Hanin and Rolnick 2018: the sum of the scales decides, not the number of blocks."""
+    chain = """
+layer branch(x: float[B, I]) = x |> dense(I, init = he_normal) |> relu
+layer chain(x) {{
+  for block in range({blocks}) {{
+    x = x |> residual(branch, scale = {scale})
+  }}
+  x
+}}"""
+    falling = [growth(chain.format(blocks=n, scale="0.8^block")) for n in (20, 60)]
+    assert 1 < falling[0] < 1e4
+    assert 0.9 < falling[1] / falling[0] < 1.1
+    even = [growth(chain.format(blocks=n, scale="1")) for n in (20, 60)]
+    assert even[1] / even[0] > 1e10

@@ -7,6 +7,7 @@ import pytest
 
 import weft
 from language.elaborated import elaborate, refuses, run, value
+from weft.compiler.evaluate import evaluate
 from weft.compiler.graph import topological
 
 rng = np.random.default_rng(0)
@@ -164,3 +165,29 @@ train {
     assert list(trained) == ["label_cross_entropy"]
     assert trained["label_cross_entropy"] is not None
     assert "cross_entropy" in evaluated
+
+
+def test_what_comes_from_the_unpooled_picture_is_no_part_of_its_gradient() -> None:
+    """In training `max_unpool` is no call of its own, and sees that y is made of x."""
+    text = """
+data pictures {
+  x: f32[1, 4, 4]
+  y: f32[1, 4, 4]
+  split = { train: 10 }
+}
+layer there_and_back(x: f32[B, C, ...S]) {
+  let h = x |> conv(2)
+  max_unpool(3 * max_pool(h), h) |> conv(1)
+}
+model net = there_and_back()
+train {
+  data = pictures.batch(5)
+  minimize mse(net(x), y) with sgd(0.1)
+}
+"""
+    program = weft.load(text).loaded.program
+    states = evaluate(program.init, {"seed": np.array([3, 0], np.uint32)})
+    inputs = {**states, "x": rng.normal(size=(5, 1, 4, 4)).astype("f")}
+    inputs["y"] = 2 * inputs["x"]
+    trained, evaluated = (evaluate(g, inputs) for g in (program.train_step, program.eval_step))
+    np.testing.assert_allclose(trained["loss"], evaluated["loss"], rtol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> dict[str, Entry]:
         "numpy": Entry(load_numpy),
     }
     monkeypatch.setattr(backends, "BACKENDS", found)
+    monkeypatch.setattr(backends, "_THREADS", backends._Threads())
     return found
 
 
@@ -92,3 +94,37 @@ def test_a_run_trained_on_one_backend_is_used_on_another(tmp_path: Path, name: s
 
 def test_left_out_it_is_the_fastest(tmp_path: Path) -> None:
     assert weft.load(SPEC, epochs=1).train(out=tmp_path / "run").backend == installed()[0]
+
+
+@pytest.fixture
+def _threads_as_before() -> Iterator[None]:
+    yield
+    weft.use_threads(None)
+
+
+@pytest.mark.usefixtures("_threads_as_before")
+@pytest.mark.parametrize("name", installed())
+def test_threads_of_a_process(name: str) -> None:
+    backend = backend_named(name)
+    before = backend.threads
+    weft.use_threads(3)
+    assert backend.threads == 3
+    weft.use_threads(None)
+    assert backend.threads == before
+
+
+@pytest.mark.usefixtures("_threads_as_before")
+def test_a_backend_that_comes_later_is_told(
+    fleet: dict[str, Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int | None] = []
+
+    class Late:
+        def use_threads(self, count: int | None) -> None:
+            told.append(count)
+
+    monkeypatch.setitem(fleet, "sun", Entry(Late))  # type: ignore[arg-type]
+    weft.use_threads(2)
+    backend_named("sun")
+    weft.use_threads(5)
+    assert told == [2, 5]

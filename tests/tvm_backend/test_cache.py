@@ -247,6 +247,38 @@ def test_an_image_reads_back_as_it_was(cache: Cache) -> None:
     assert image(compiled.plan, compiled.program.slots).slots == again.slots
 
 
+def test_every_form_of_code_that_is_announced_can_be_shown() -> None:
+    """The names stand in the backend, which must not import what makes them."""
+    from weft.backends.tvm.listing import FORMS
+
+    assert tuple(FORMS) == BACKEND.forms
+
+
+def test_draws_under_other_names_are_the_same_code() -> None:
+    """Each stream's name is data, so that parameters of one shape share one kernel."""
+    spec = """
+layer net(x: f32[B, D]) { x |> dense(8) |> dense(8) |> dense(8) }
+data d {
+  x: f32[8]
+  split = { train: 8 }
+}
+model m = net()
+train {
+  data     = d.batch(4)
+  minimize mean(m(x) ^ 2) with sgd(0.1)
+  epochs   = 1
+}
+"""
+    session = session_for(weft.load(spec).loaded, BACKEND)
+    program = BACKEND.compile(session.plan("init")).program
+    drawn = [key for key in program.functions if "bits(" in key]
+    assert len([1 for _, kernel in program.calls if kernel.nodes]) >= 3
+    assert len(drawn) == 1
+    session.initialise(3)
+    weights = [a for n, a in session.tensors().items() if n.endswith(".w")]
+    assert len({a.tobytes() for a in weights}) == len(weights) == 3
+
+
 # -- mishaps --------------------------------------------------------------------------------------
 
 

@@ -17,10 +17,10 @@ from weft.compiler.passes.kernels import kernels
 from weft.compiler.pipeline import Target, compile_plan
 from weft.compiler.types import F32, F64, DType, TensorType
 
-tvm = pytest.importorskip("tvm", reason="the tvm backend needs apache-tvm (extra `tvm`)")
+pytest.importorskip("tvm", reason="the tvm backend needs apache-tvm (extra `tvm`)")
 
-from weft.backends.tvm.backend import BACKEND  # noqa: E402
-from weft.backends.tvm.convolutions import strategy  # noqa: E402
+from weft.backends.tvm.backend import BACKEND
+from weft.backends.tvm.convolutions import strategy
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
@@ -97,8 +97,13 @@ CASES = {
     ),
     "short, bands": Case("Winograd", (1, 33, 48, 64), (28, 33, 3, 3)),
     "short, small images": Case("Winograd", (131, 40, 4, 4), (64, 40, 3, 3)),
-    "few outputs": Case("Wide", (2, 16, 12, 12), (6, 16, 5, 5), padding=((4, 4), (4, 4))),
-    "grouped": Case("Wide", (2, 32, 9, 8), (32, 16, 3, 3), groups=2),
+    "few outputs": Case("Direct", (2, 16, 12, 12), (6, 16, 5, 5), padding=((4, 4), (4, 4))),
+    "three outputs": Case("Direct", (2, 16, 12, 11), (3, 16, 3, 3)),
+    "two outputs": Case("Unfolded", (2, 16, 12, 11), (2, 16, 3, 3)),
+    "two outputs, spread": Case(
+        "Unfolded", (2, 16, 7, 6), (2, 16, 3, 3), padding=((1, 2), (1, 2)), spread=(2, 2)
+    ),
+    "grouped": Case("Unfolded", (2, 32, 9, 8), (32, 16, 3, 3), groups=2),
     "window of the image": Case("Sums", (6, 9, 8, 8), (16, 9, 8, 8)),
     "kernel's gradient": Case("Sums", (12, 8, 16, 17), (16, 8, 16, 17)),
     "kernel's gradient, groups": Case("Sums", (70, 5, 13, 12), (96, 5, 13, 12)),
@@ -119,7 +124,8 @@ CASES = {
         "WinogradSums", (40, 33, 9, 7), (48, 33, 8, 4), padding=((0, 1), (2, -3))
     ),
     "short gradient, few at a time": Case("WinogradSums", (64, 5, 32, 32), (96, 5, 32, 32)),
-    "kernel's gradient, few outputs": Case("Tall", (6, 8, 16, 17), (6, 8, 16, 17)),
+    "kernel's gradient, two outputs": Case("UnfoldedSums", (6, 8, 16, 17), (2, 8, 16, 17)),
+    "kernel's gradient, few outputs": Case("Sums", (6, 8, 16, 17), (6, 8, 16, 17)),
 }
 
 BY_NAME = pytest.mark.parametrize("case", CASES.values(), ids=CASES)

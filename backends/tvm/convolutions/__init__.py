@@ -1,4 +1,13 @@
-"""Convolutions: which way one is computed, by its sizes."""
+"""Convolutions: which way one is computed, by its sizes.
+
+                      small windows                     windows larger than the result
+    3 x 3             winograd                          winograd_sums
+    otherwise         direct                            sums
+    few outputs       unfolded                          unfolded_sums
+
+The gradient of a kernel is a convolution with a large window. 3 x 3 means with strides of 1 and no
+gaps, and sizes that are worth it; few outputs, that vectors of outputs would be mostly empty.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +16,25 @@ from math import prod
 from weft.backends.tvm.convolutions import winograd, winograd_sums
 from weft.backends.tvm.convolutions.direct import Direct, is_fit
 from weft.backends.tvm.convolutions.sums import Sums
-from weft.backends.tvm.convolutions.unfolded import Tall, Wide
+from weft.backends.tvm.convolutions.unfolded import Unfolded
+from weft.backends.tvm.convolutions.unfolded_sums import UnfoldedSums
 from weft.backends.tvm.convolutions.winograd import Winograd
 from weft.backends.tvm.convolutions.winograd_sums import WinogradSums
 from weft.backends.tvm.tir import Buffer, Stmt
 from weft.compiler.kernel import Convolution
 
-Strategy = type[Direct] | type[Sums] | type[Winograd] | type[WinogradSums] | type[Wide] | type[Tall]
+Strategy = type[Direct | Sums | Winograd | WinogradSums | Unfolded | UnfoldedSums]
 
 
 def strategy(conv: Convolution) -> Strategy:
-    """The way of a convolution, by its sizes alone."""
+    """The way of a convolution, by its sizes and strides alone."""
     height, width = conv.shape[2:]
     if prod(conv.kernel.shape[2:]) > height * width and conv.groups == 1:
         if not is_fit(conv):
-            return Tall
+            return UnfoldedSums
         return WinogradSums if winograd_sums.is_fit(conv) else Sums
     if not is_fit(conv):
-        return Wide
+        return Unfolded
     return Winograd if winograd.is_fit(conv) else Direct
 
 

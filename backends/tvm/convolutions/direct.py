@@ -35,8 +35,8 @@ UNROLLED = 50  # taps that are written out one after another
 
 def is_fit(conv: Convolution) -> bool:
     """Whether enough of each vector is used."""
-    lanes = vectors.lanes_for(conv.ports[conv.x.port].dtype)
     outputs = conv.shape[1]
+    lanes = vectors.lanes_for(conv.ports[conv.x.port].dtype, outputs)
     filled = outputs / (lanes * -(-outputs // lanes))
     return conv.groups == 1 and filled > 0.7
 
@@ -46,7 +46,7 @@ class Direct:
         self.conv, self.buffers = conv, buffers
         self.dtype = conv.ports[conv.x.port].dtype
         self.name = tir.stored(self.dtype)
-        self.lanes = vectors.lanes_for(self.dtype)
+        self.lanes = vectors.lanes_for(self.dtype, conv.shape[1])
         self.images, self.outputs, self.height, self.width = conv.shape
         self.channels = conv.kernel.shape[1]
         self.window = conv.kernel.shape[2:]

@@ -87,7 +87,7 @@ class Results:
     ) -> list[Stmt]:
         """Vectors of outputs, one for each result, to rows of results, one for each output."""
         name = tir.stored(self.dtype)
-        lanes = vectors.lanes_for(self.dtype)
+        lanes = vectors.lanes_for(self.dtype, self.conv.shape[1])
         outputs = self.conv.shape[1]
         first = self.tile.outputs[0] + output
 

@@ -51,7 +51,7 @@ class Sums:
         self.conv, self.buffers = conv, buffers
         self.dtype = conv.ports[conv.x.port].dtype
         self.name = tir.stored(self.dtype)
-        self.lanes = vectors.lanes_for(self.dtype)
+        self.lanes = vectors.lanes_for(self.dtype, conv.shape[1])
         self.images, self.outputs, self.height, self.width = conv.shape
         self.results = self.height * self.width
         self.channels = conv.kernel.shape[1]

@@ -1,12 +1,8 @@
 """Convolution as BLAS on unfolded images, a tile at a time, inside of TVM's parallel loop.
 
-    wide    windows smaller than the result: a tile is some rows of one image; its windows are
-            unfolded to [C * window, positions], and the kernel [O, C * window] is multiplied in
-    tall    windows larger than the result (the gradient of a kernel): a tile is some images of
-            the "batch"; [images * positions, window] of one channel after another is multiplied
-            into sums
-
-The unfolded matrix of a tile stays in cache. Tiles depend on the sizes alone.
+A tile is some rows of one image; its windows are unfolded to [channels * taps, positions], which
+stays in cache, and the kernel [outputs, channels * taps] is multiplied in. Tiles depend on the
+sizes alone. This is for what has too few outputs in a group to fill vectors.
 """
 
 from __future__ import annotations
@@ -25,10 +21,9 @@ from weft.compiler.index import Axis, along
 from weft.compiler.kernel import Convolution, Load, Rewriter
 
 UNFOLDED = 1 << 16  # elements of a tile's unfolded matrix: what a core's cache holds
-TALL_TILES = 16
 
 
-class Wide:
+class Unfolded:
     """One image's rows at a time."""
 
     def __init__(self, conv: Convolution, buffers: list[Buffer]) -> None:
@@ -97,7 +92,7 @@ class Wide:
             return self.buffers[view.port], self.depth
         buffer, make = tir.local("weights", tir.stored(self.dtype), prod(view.shape), "global")
         found.append(make)
-        found.append(_copy(buffer, self.buffers[view.port], view.shape, view.strides))
+        found.append(copied(buffer, self.buffers[view.port], view.shape, view.strides))
         return buffer, self.depth
 
     def _tile(self, weights: tuple[Buffer, int], image: Expr, block: Expr, rows: int) -> list[Stmt]:
@@ -267,208 +262,7 @@ class Wide:
         return tir.sequence(made), zeros
 
 
-class Tall(Wide):
-    """Sums over large windows: every tile goes through all channels in order."""
-
-    def statements(self) -> list[Stmt]:
-        positions = self.height * self.width
-        window = prod(self.window)
-        flops = 2 * prod(self.conv.shape) * self.depth
-        parallel = flops > 8 * PARALLEL_WORK
-        tile = self.images
-        least = max(1, UNFOLDED // max(1, positions * window))
-        while tile > least or (parallel and tile > 1 and self.images // tile < TALL_TILES):
-            tile = -(-tile // 2)
-            if tile == 1:
-                break
-        blocks = -(-self.images // tile)
-        rest = self.images - (blocks - 1) * tile
-        found: list[Stmt] = []
-        weights = self._channels_first(found)
-
-        def one(block: Expr) -> list[Stmt]:
-            if rest == tile:
-                return self._sum(weights, block * tir.number(tile), tile)
-            last = block.equal(tir.number(blocks - 1))
-            start = block * tir.number(tile)
-            return [
-                tir.when(tirx.Not(last), tir.sequence(self._sum(weights, start, tile))),
-                tir.when(last, tir.sequence(self._sum(weights, start, rest))),
-            ]
-
-        kind = "parallel" if parallel and blocks > 1 else "serial"
-        return [*found, tir.loop(blocks, one, kind, "tile")]
-
-    def _channels_first(self, found: list[Stmt]) -> tuple[Buffer, int, int, bool]:
-        """For each channel the kernel [output, window]: buffer, steps, and whether transposed."""
-        view = self.conv.kernel
-        o, c, y, x = view.strides
-        kh, kw = self.window
-        window = kh * kw
-        lined = (y == kw * x or kh == 1) and (x >= 1)
-        if lined and (x == 1 or kw == 1) and (o >= window or self.outputs == 1):
-            return self.buffers[view.port], c, max(o, window), False
-        order = (1, 0, 2, 3)
-        buffer, make = tir.local("weights", tir.stored(self.dtype), prod(view.shape), "global")
-        found.append(make)
-        shape = tuple(view.shape[i] for i in order)
-        strides = tuple(view.strides[i] for i in order)
-        found.append(_copy(buffer, self.buffers[view.port], shape, strides))
-        return buffer, self.outputs * window, window, False
-
-    def _sum(self, weights: tuple[Buffer, int, int, bool], first: Expr, images: int) -> list[Stmt]:
-        conv = self.conv
-        positions, window = self.height * self.width, prod(self.window)
-        size = images * positions
-        name = tir.stored(self.dtype)
-        sums, make = tir.local("sums", name, self.outputs * size, "global")
-        unfolded, make_unfolded = tir.local("unfolded", name, size * window, "global")
-        found: list[Stmt] = [make, make_unfolded]
-        zero = tirx.const(0.0, name)
-        found.append(_filled(sums, self.outputs * size, zero))
-        n, c, _, _ = conv.x.strides
-
-        def channel(number: Expr) -> list[Stmt]:
-            def image(i: Expr) -> list[Stmt]:
-                base = (first + i) * tir.number(n) + number * tir.number(c)
-                return [self._gather(unfolded, i * tir.number(positions), base)]
-
-            buffer, step, lead, _ = weights
-            return [
-                tir.loop(images, image, name="image"),
-                gemm(
-                    self.dtype,
-                    (self.outputs, size, window),
-                    (buffer, number * tir.number(step), lead, False),
-                    (unfolded, tir.number(0), window, True),
-                    (sums, tir.number(0), size),
-                    add=True,
-                ),
-            ]
-
-        found.append(tir.loop(self.channels, channel, name="channel"))
-        inner_n, inner_c = Axis(images), Axis(self.outputs)
-        inner_y, inner_x = Axis(self.height), Axis(self.width)
-        place = (
-            along(inner_c) * size
-            + along(inner_n) * positions
-            + along(inner_y) * self.width
-            + along(inner_x)
-        )
-        element = Load(self.dtype, len(self.buffers), place)
-        axis_n, axis_c, axis_y, axis_x = conv.epilogue.axes
-        start = Axis(self.images)
-        rewriter = Rewriter(
-            {
-                axis_n: along(start) + along(inner_n),
-                axis_c: along(inner_c),
-                axis_y: along(inner_y),
-                axis_x: along(inner_x),
-            }
-        )
-        stage = rewriter.stage(
-            with_result(conv.epilogue, element), (inner_n, inner_c, inner_y, inner_x)
-        )
-        context = Context([*self.buffers, sums], {})
-        return found + points(stage, context, {start: first}, parallel=False)
-
-    def _gather(self, out: Buffer, first: Expr, base: Expr) -> Stmt:
-        """For each position the elements of its window, one line of the window after another."""
-        conv = self.conv
-        kh, kw = self.window
-        _, _, y, x = conv.x.strides
-        _, _, in_height, in_width = conv.x.shape
-        source = self.buffers[conv.x.port]
-        zero = tirx.const(0.0, tir.stored(self.dtype))
-        spread_y, spread_x = conv.lhs_dilation
-
-        def position(p_y: Expr, p_x: int) -> list[Stmt]:
-            row = first + p_y * tir.number(self.width) + tir.number(p_x)
-            shift = p_x * conv.strides[1] - conv.padding[1][0]
-            step = conv.rhs_dilation[1]
-            inside = [
-                j
-                for j in range(kw)
-                if 0 <= j * step + shift <= (in_width - 1) * spread_x
-                and (j * step + shift) % spread_x == 0
-            ]
-
-            def line(v: Expr) -> list[Stmt]:
-                into = row * tir.number(kh * kw) + v * tir.number(kw)
-                place = (
-                    p_y * tir.number(conv.strides[0])
-                    + v * tir.number(conv.rhs_dilation[0])
-                    - tir.number(conv.padding[0][0])
-                )
-                test = tirx.all(
-                    place >= tir.number(0), place < tir.number((in_height - 1) * spread_y + 1)
-                )
-                lined = place
-                if spread_y > 1:
-                    test = tirx.all(
-                        test, tirx.truncmod(place, tir.number(spread_y)).equal(tir.number(0))
-                    )
-                    lined = tirx.truncdiv(place, tir.number(spread_y))
-                start = base + lined * tir.number(y)
-                zeros = tir.loop(
-                    kw,
-                    lambda j: [tir.store(out, into + j, zero)],
-                    "vectorized" if kw > 1 else "serial",
-                )
-                if not inside:
-                    return [zeros]
-                gap = inside[1] - inside[0] if len(inside) > 1 else 1
-                begin = (inside[0] * step + shift) // spread_x
-                jump = gap * step // spread_x if len(inside) > 1 else 1
-                copied: list[Stmt] = []
-                if len(inside) < kw:
-                    copied.append(zeros)
-
-                def element(j: Expr) -> list[Stmt]:
-                    at = start + tir.number(begin * x) + j * tir.number(jump * x)
-                    to = into + tir.number(inside[0]) + j * tir.number(gap)
-                    return [tir.store(out, to, tir.load(source, at))]
-
-                dense = gap == 1 and jump * x == 1 and len(inside) > 1
-                copied.append(
-                    tir.loop(len(inside), element, "vectorized" if dense else "serial", "j")
-                )
-                return [tir.either(test, tir.sequence(copied), zeros)]
-
-            return [tir.loop(kh, line, name="v")]
-
-        return tir.loop(
-            self.height,
-            lambda p_y: [part for p_x in range(self.width) for part in position(p_y, p_x)],
-            name="y",
-        )
-
-
-def _filled(out: Buffer, size: int, value: Expr) -> Stmt:
-    lanes = 16
-    full, rest = divmod(size, lanes)
-    parts: list[Stmt] = []
-    if full:
-        parts.append(
-            tir.loop(
-                full,
-                lambda i: [
-                    tir.loop(
-                        lanes,
-                        lambda j: [tir.store(out, i * tir.number(lanes) + j, value)],
-                        "vectorized",
-                    )
-                ],
-            )
-        )
-    if rest:
-        parts.append(
-            tir.loop(rest, lambda j: [tir.store(out, tir.number(full * lanes) + j, value)])
-        )
-    return tir.sequence(parts)
-
-
-def _copy(out: Buffer, source: Buffer, shape: tuple[int, ...], strides: tuple[int, ...]) -> Stmt:
+def copied(out: Buffer, source: Buffer, shape: tuple[int, ...], strides: tuple[int, ...]) -> Stmt:
     """Elements in row-major order of their shape."""
 
     def nested(axis: int) -> Callable[[Expr, Expr], list[Stmt]]:

@@ -16,7 +16,7 @@ class Weights:
 
     def __init__(self, conv: Convolution, buffers: list[Buffer]) -> None:
         self.dtype = conv.ports[conv.kernel.port].dtype
-        self.lanes = vectors.lanes_for(self.dtype)
+        self.lanes = vectors.lanes_for(self.dtype, conv.shape[1])
         self.outputs = conv.kernel.shape[0]
         self.window = conv.kernel.shape[2:]
         self.taps = prod(self.window)

@@ -58,7 +58,7 @@ class Winograd:
         self.conv, self.buffers = conv, buffers
         self.dtype = conv.ports[conv.x.port].dtype
         self.name = tir.stored(self.dtype)
-        self.lanes = vectors.lanes_for(self.dtype)
+        self.lanes = vectors.lanes_for(self.dtype, conv.shape[1])
         self.images, self.outputs, self.height, self.width = conv.shape
         self.channels = conv.kernel.shape[1]
         self.kept = -(-self.channels // self.lanes) * self.lanes

@@ -52,7 +52,7 @@ class WinogradSums:
         self.conv, self.buffers = conv, buffers
         self.dtype = conv.ports[conv.x.port].dtype
         self.name = tir.stored(self.dtype)
-        self.lanes = vectors.lanes_for(self.dtype)
+        self.lanes = vectors.lanes_for(self.dtype, conv.shape[1])
         self.images, self.outputs = conv.shape[:2]
         self.channels = conv.kernel.shape[1]
         self.height, self.width = conv.kernel.shape[2:]

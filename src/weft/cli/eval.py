@@ -6,7 +6,14 @@ from collections.abc import Mapping
 
 import click
 
-from weft.cli.options import SPLITS, Command, backend_option, data_option, json_option
+from weft.cli.options import (
+    SPLITS,
+    Command,
+    backend_option,
+    data_option,
+    json_option,
+    threads_option,
+)
 
 EXAMPLES = """
 weft eval runs/digits-001                      every part that the data is split into
@@ -25,6 +32,7 @@ weft eval runs/digits-001 --json
     help="A part of the data; repeatable. All parts when left out.",
 )
 @backend_option(None, shown="that of its training")
+@threads_option
 @data_option
 @json_option
 def command(

@@ -1,4 +1,4 @@
-"""What commands share: help with examples, `--json`, `--set`, `--data`, the choice of a backend."""
+"""What commands share: help with examples, `--json`, `--set`, `--data`, the backend and threads."""
 
 from __future__ import annotations
 
@@ -71,6 +71,26 @@ def backend_option(default: str | None, shown: str | None = None) -> Callable[[F
         metavar="NAME",
         help="What runs the graphs: numpy, tvm, or auto for the fastest that can run here.",
     )
+
+
+def threads_option(function: F) -> F:
+    """`--threads N`: how many threads a step uses; in force while the command runs."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        metavar="N",
+        expose_value=False,
+        callback=_use_threads,
+        help="How many threads a step uses, instead of one for each core.",
+    )(function)
+
+
+def _use_threads(ctx: click.Context, parameter: click.Parameter, count: int | None) -> None:
+    if count is not None:
+        from weft.runtime.backends import use_threads
+
+        use_threads(count)
+        ctx.call_on_close(lambda: use_threads(None))
 
 
 def _pairs(

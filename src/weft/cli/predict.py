@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weft.cli.options import Command, backend_option, json_option
+from weft.cli.options import Command, backend_option, json_option, threads_option
 
 if TYPE_CHECKING:
     from weft.cli.arrays import Arrays
@@ -48,6 +48,7 @@ weft predict runs/ring_gan-001 --rows 500 --output points.npy      from its own 
     help="How many rows to make, instead of --input, for a model that reads no field.",
 )
 @backend_option(None, shown="that of its training")
+@threads_option
 @json_option
 def command(
     run: str,

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from weft.cli.options import Command, backend_option, data_option, json_option, set_option
+from weft.cli.options import (
+    Command,
+    backend_option,
+    data_option,
+    json_option,
+    set_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from weft.cli.output import Table
@@ -28,6 +35,7 @@ SHOWN_ROWS, SHOWN_LINES, SHOWN_OPS = 24, 4, 6
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("spec")
 @backend_option("auto")
+@threads_option
 @click.option(
     "--graph",
     type=click.Choice(GRAPHS),

@@ -16,6 +16,7 @@ from weft.cli.options import (
     data_option,
     json_option,
     set_option,
+    threads_option,
 )
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ _OUT = "<--out>"  # no folder's name: `<` is what a shell would take
     help="Save after this many steps too, not only after each epoch.",
 )
 @backend_option(None, shown="auto; the run's own for --resume")
+@threads_option
 @set_option
 @data_option
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")

@@ -15,6 +15,7 @@ from weft.cli.options import (
     data_option,
     json_option,
     set_option,
+    threads_option,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ weft verify digits.weft --json
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("spec")
 @backend_option("numpy")
+@threads_option
 @set_option
 @data_option
 @json_option
