@@ -110,7 +110,7 @@ class CupyBackend:
     def ops(self) -> frozenset[str]:
         return frozenset(OPS.keys() - {"call"})
 
-    def use_threads(self, count: int) -> None:
+    def use_threads(self, count: int | None) -> None:
         """See `Backend.use_threads`: the host only launches, on one thread."""
 
     @property
