@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -17,7 +18,37 @@ if TYPE_CHECKING:
     from weft.compiler.costs import Cost
 
 Arrays = Mapping[str, np.ndarray]
-Step = Callable[[Arrays], dict[str, np.ndarray]]
+Step = Callable[[Arrays], Arrays]
+
+
+class Held(Mapping[str, np.ndarray]):
+    """The arrays of a state, wherever a backend keeps it between steps.
+
+    An array that is read here is what the last step left. Who writes into arrays calls `changed`
+    before the next step.
+    """
+
+    @abstractmethod
+    def changed(self) -> None: ...
+
+
+class HostState(Held):
+    """A state that lies in the host's arrays and nowhere else."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def changed(self) -> None:
+        pass
 
 
 class Executable(Protocol):
@@ -26,8 +57,9 @@ class Executable(Protocol):
     def bind(self, state: Arrays, *, quiet: bool = False) -> Step:
         """A step over these arrays of the plan's bound inputs, which it updates in place.
 
-        The step takes the other inputs by name and returns the other outputs by name. With
-        `quiet` the caller promises to have silenced floating-point warnings around the calls.
+        Arrays that the backend holds (`Backend.hold`) stay where it keeps them. The step takes
+        the other inputs by name and returns the other outputs by name. With `quiet` the caller
+        promises to have silenced floating-point warnings around the calls.
         """
         ...
 
@@ -141,6 +173,10 @@ class Backend(Protocol):
 
     @property
     def abilities(self) -> Abilities: ...
+
+    def hold(self, arrays: Arrays) -> Held:
+        """These arrays as state for many steps of several executables."""
+        ...
 
     @property
     def threads(self) -> int:

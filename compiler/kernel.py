@@ -365,6 +365,28 @@ class Rewriter:
         )
 
 
+def resolved(stage: Stage, results: Mapping[int, Scalar]) -> Stage:
+    """The stage with other scalars for results of folds."""
+    done: dict[int, Scalar] = {}
+
+    def go(scalar: Scalar) -> Scalar:
+        if isinstance(scalar, Result):
+            return results.get(scalar.number, scalar)
+        if not scalar.operands:
+            return scalar
+        if id(scalar) not in done:
+            parts = tuple(go(part) for part in scalar.operands)
+            same = all(a is b for a, b in zip(parts, scalar.operands, strict=True))
+            done[id(scalar)] = scalar if same else scalar.rebuilt(parts, scalar.indices)
+        return done[id(scalar)]
+
+    folds = tuple(
+        Fold(f.number, f.how, go(f.value), f.dtype, f.place and go(f.place)) for f in stage.folds
+    )
+    stores = tuple(Store(s.port, s.index, go(s.value)) for s in stage.stores)
+    return Stage(stage.axes, folds, stores)
+
+
 def walk(stage: Stage, visit: Callable[[Scalar], None]) -> None:
     """Visit every scalar of a stage once, operands first."""
     seen: set[int] = set()

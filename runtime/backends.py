@@ -17,13 +17,15 @@ from weft.compiler.errors import RunError, did_you_mean, one_of
 class Entry:
     """How a backend is had: what loads it, and the modules that it needs, from an extra of Weft's.
 
-    `missing` tells what else it needs and does not find, such as a device.
+    `missing` tells what else it needs and does not find, such as a device; `shown` loads it where
+    only its code is wanted, and needs nothing.
     """
 
     load: Callable[[], Backend]
     needs: tuple[str, ...] = ()
     extra: str = ""
     missing: Callable[[], str | None] = lambda: None
+    shown: Callable[[], Backend] | None = None
 
     @property
     def absent(self) -> list[str]:
@@ -50,8 +52,28 @@ def _tvm() -> Backend:
     return BACKEND
 
 
+def _cupy() -> Backend:
+    from weft.backends.cupy.backend import CupyBackend
+    from weft.backends.cupy.gpu import device
+
+    return CupyBackend(device())
+
+
+def _cupy_shown() -> Backend:
+    from weft.backends.cupy.backend import SHOWN
+
+    return SHOWN
+
+
+def _no_gpu() -> str | None:
+    from weft.backends.cupy.driver import missing
+
+    return missing()
+
+
 # The fastest comes first; the last one runs everywhere.
 BACKENDS: Mapping[str, Entry] = {
+    "cupy": Entry(_cupy, ("cupy",), "cuda", _no_gpu, _cupy_shown),
     "tvm": Entry(_tvm, ("tvm", "scipy_openblas32"), "tvm"),
     "numpy": Entry(_numpy),
 }
@@ -106,3 +128,9 @@ def backend_named(name: str) -> Backend:
         if _THREADS.count is not None:
             backend.use_threads(_THREADS.count)
     return backend
+
+
+def backend_shown(name: str) -> Backend:
+    """The backend of this name, to show its code: what runs it need not be there."""
+    entry = BACKENDS.get(name)
+    return entry.shown() if entry is not None and entry.shown is not None else backend_named(name)

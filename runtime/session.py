@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from weft.backends.base import Backend, Step
+from weft.backends.base import Backend, Held, Step
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Graph
 from weft.compiler.passes.pack import Arena, layout, views
@@ -52,13 +52,13 @@ class Session:
         return tuple(s for s in self.program.states.values() if s.name not in inside)
 
     @cached_property
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> Held:
         """The arrays of arenas and single tensors, by name. A plan alone needs none of them."""
         found = {a.name: aligned_zeros((a.size,), a.dtype.numpy) for a in self.arenas}
         for state in self._singles:
             shape = static_shape(state.type.shape)
             found[state.name] = aligned_zeros(shape, state.type.dtype.numpy)
-        return found
+        return self.backend.hold(found)
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -94,6 +94,7 @@ class Session:
                 )
         for name, array in mine.items():
             array[...] = values[name]
+        self.state.changed()
 
     def copy(self) -> dict[str, np.ndarray]:
         """The state as it is now, for `restore`."""
@@ -103,6 +104,7 @@ class Session:
         """Back to a state that `copy` gave."""
         for name, array in self.state.items():
             array[...] = saved[name]
+        self.state.changed()
 
     @property
     def bytes(self) -> int:
@@ -151,7 +153,7 @@ class Session:
         names = {node.name for node in self.graph(name).inputs}
         return frozenset(names if name == "init" else names - set(self.program.states))
 
-    def run(self, name: str, inputs: Arrays, batch: int = 1) -> dict[str, np.ndarray]:
+    def run(self, name: str, inputs: Arrays, batch: int = 1) -> Arrays:
         """Run a graph once on inputs by name; inputs that it doesn't read are ignored."""
         step, wanted = self.step(name, batch), self.fields(name)
         with np.errstate(all="ignore"):

@@ -344,7 +344,7 @@ class Trainer:
                 return self.step - 1
         return None
 
-    def _one(self) -> dict[str, np.ndarray]:
+    def _one(self) -> Mapping[str, np.ndarray]:
         size, (inputs, *_) = self.feed.window(self.step, self.step + 1)
         self.step += 1
         return self.session.step("train_step", size)(inputs)

@@ -26,6 +26,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the golden files instead of comparing with them",
     )
+    parser.addoption(
+        "--thorough", action="store_true", help="run tests that take many minutes, too"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--thorough"):
+        left_out = pytest.mark.skip(reason="takes many minutes: run with --thorough")
+        for item in items:
+            if "thorough" in item.keywords:
+                item.add_marker(left_out)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from weft.backends.arrays import aligned, checked_state
-from weft.backends.base import Arrays, Part, Peaks, Step, Timing
+from weft.backends.base import Arrays, Held, HostState, Part, Peaks, Step, Timing
 from weft.backends.cores import cores
 from weft.backends.numpy import blas
 from weft.backends.numpy.loops import loop_scratch
@@ -57,7 +57,7 @@ class NumpyExecutable:
 
         wanted = [n.name for n in self.plan.graph.inputs if n.name not in self.plan.bound]
 
-        def silenced(inputs: Arrays) -> dict[str, np.ndarray]:
+        def silenced(inputs: Arrays) -> Arrays:
             for name in wanted:
                 if name not in inputs:
                     raise RunError(f"input `{name}` is missing")
@@ -72,7 +72,7 @@ def _on_one_thread(step: Step) -> Step:
     if found is None or found[0]() == 1:
         return step
 
-    def alone(inputs: Arrays) -> dict[str, np.ndarray]:
+    def alone(inputs: Arrays) -> Arrays:
         with blas.one_thread():
             return step(inputs)
 
@@ -142,6 +142,9 @@ class NumpyBackend:
     def traits(self) -> Mapping[str, object]:
         """Sums in another order, such as that of more threads, end in other bits."""
         return {"threads": self.threads}
+
+    def hold(self, arrays: Arrays) -> Held:
+        return HostState(arrays)
 
     def compile(self, plan: Plan) -> NumpyExecutable:
         """Print, run the printed definitions, and keep both."""

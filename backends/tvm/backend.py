@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from weft.backends.base import Peaks
+from weft.backends.base import Arrays, Held, HostState, Peaks
 from weft.backends.tvm import blas
 from weft.backends.tvm.executable import TvmExecutable, TvmTimed
 from weft.backends.tvm.keeper import TvmKeeper
@@ -56,6 +56,9 @@ class TvmBackend:
     @cached_property
     def ops(self) -> frozenset[str]:
         return frozenset(OPS.keys() - {"call"})
+
+    def hold(self, arrays: Arrays) -> Held:
+        return HostState(arrays)
 
     @property
     def threads(self) -> int:

@@ -11,7 +11,7 @@ Nothing here depends on how many threads there are: what is cut into parts is cu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from tvm import tirx
@@ -20,7 +20,7 @@ from weft.backends.tvm import scalar, tir
 from weft.backends.tvm.emit import Emitter
 from weft.backends.tvm.lines import Lines
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
-from weft.compiler.index import Axis, along
+from weft.compiler.index import Axis
 from weft.compiler.kernel import (
     Apply,
     Bits,
@@ -28,12 +28,11 @@ from weft.compiler.kernel import (
     Guard,
     Literal,
     Nest,
-    Rewriter,
     Scalar,
     Stage,
-    stage_indices,
     walk,
 )
+from weft.compiler.passes.collapse import collapsed
 from weft.compiler.passes.kernels import identity
 from weft.compiler.types import BOOL
 
@@ -589,34 +588,3 @@ def work(stage: Stage) -> int:
 
     walk(stage, visit)
     return total
-
-
-def collapsed(nest: Nest) -> Nest:
-    """Neighbouring axes as one where every index steps evenly over both; axes of one step gone."""
-    stages, rows = list(nest.stages), nest.rows
-    rows, stages = _merge(rows, stages, stages)
-    for i, stage in enumerate(stages):
-        axes, (stage,) = _merge(stage.axes, [stage], [stage])
-        stages[i] = replace(stage, axes=axes)
-    return replace(nest, rows=rows, stages=tuple(stages))
-
-
-def _merge(
-    axes: tuple[Axis, ...], stages: list[Stage], over: list[Stage]
-) -> tuple[tuple[Axis, ...], list[Stage]]:
-    axes = tuple(a for a in axes if a.extent != 1)
-    i = len(axes) - 2
-    while i >= 0:
-        first, second = axes[i], axes[i + 1]
-        indices = [index for stage in stages for index in stage_indices(stage)]
-        if all(_even(index.factor(first), index.factor(second), second) for index in indices):
-            both = Axis(first.extent * second.extent)
-            rewriter = Rewriter({first: along(Axis(1)), second: along(both)})
-            stages = [rewriter.stage(stage, stage.axes) for stage in stages]
-            axes = (*axes[:i], both, *axes[i + 2 :])
-        i -= 1
-    return axes, stages
-
-
-def _even(outer: int | None, inner: int | None, axis: Axis) -> bool:
-    return outer is not None and inner is not None and outer == inner * axis.extent

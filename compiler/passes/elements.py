@@ -57,10 +57,10 @@ class Elements:
         if node in self.results:
             return self.results[node]
         dtype = node.type.dtype
+        if node.op.name == "stop_gradient" and node in self.group.members:
+            return self.value(node.inputs[0], at)  # which may be in memory only after this kernel
         if node not in self.group.members or node in self.plan.views:
             return self._load(node, at)
-        if node.op.name == "stop_gradient":
-            return self.value(node.inputs[0], at)
         if node.op.kind is Kind.ELEMENTWISE:
             return Apply(dtype, node.op.name, tuple(self.value(i, at) for i in node.inputs))
         attributes = node.attributes

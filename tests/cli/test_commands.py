@@ -211,6 +211,7 @@ class TestCompile:
             (("--emit", "fused"), "fused train_step: "),
             (("--emit", "plan", "--graph", "predict"), "plan predict\n"),
             (("--emit", "python", "--graph", "init"), '"""`init` in NumPy'),
+            (("--emit", "cuda", "--graph", "predict"), "// "),
             (("--stop-after", "bind", "--graph", "eval_step"), "graph "),
         ],
     )

@@ -140,7 +140,7 @@ EXAMPLES: dict[str, Example] = {
     "small/resnet18": Example(176_578, 641_664, {"test.accuracy": (0.93, 1.0)}),
     "small/resnet50": Example(224_098, 737_792, {"test.accuracy": (0.93, 1.0)}),
     "small/segnet": Example(27_587, 3_981_312, {"test.iou": (0.25, 1.0)}),
-    "small/unet": Example(120_771, 9_109_504, {"test.iou": (0.18, 1.0)}),
+    "small/unet": Example(29_731, 6_324_224, {"test.iou": (0.2, 1.0)}),
     "small/vgg16": Example(315_426, 5_024_256, {"test.accuracy": (0.94, 1.0)}),
     "small/vgg9": Example(32_098, 760_128, {"test.accuracy": (0.97, 1.0)}),
     "small/vit_b16": Example(39_242, 684_544, {"test.accuracy": (0.9, 1.0)}),

@@ -93,6 +93,7 @@ CASES = {
     "long line": Case("Direct", (2, 8, 1, 700), (16, 8, 1, 9), padding=((0, 0), (4, 4))),
     "float64": Case("Direct", (2, 9, 9, 10), (24, 9, 3, 3), dtype=F64),
     "short": Case("Winograd", (8, 16, 16, 16), (16, 16, 3, 3)),
+    "short, narrow vectors": Case("Winograd", (8, 16, 16, 16), (8, 16, 3, 3)),
     "short, odd batch": Case("Winograd", (17, 18, 12, 12), (32, 18, 3, 3)),
     "short, other padding": Case(
         "Winograd", (8, 16, 17, 23), (48, 16, 3, 3), padding=((0, 1), (2, -3))

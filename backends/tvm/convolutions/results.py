@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from tvm import tirx
 
 from weft.backends.tvm import tir, vectors
-from weft.backends.tvm.nests import Context, collapsed, points
+from weft.backends.tvm.nests import Context, points
 from weft.backends.tvm.products import reads_of, with_result
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
 from weft.compiler.kernel import Convolution, Load, Nest, Result, Rewriter, Stage, Store
+from weft.compiler.passes.collapse import collapsed
 
 if TYPE_CHECKING:
     from weft.compiler.types import DType

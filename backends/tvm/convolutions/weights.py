@@ -40,6 +40,11 @@ class Weights:
         self, registers: vectors.Registers, output: Expr, channel: Expr, begin: int, count: int
     ) -> tuple[list[Stmt], dict[int, Expr]]:
         """Taps that are neighbours, from `begin` on, for the outputs from `output` on."""
+        if count > self.lanes:
+            here, there = (begin, self.lanes), (begin + self.lanes, count - self.lanes)
+            first, some = self.vectors(registers, output, channel, *here)
+            last, others = self.vectors(registers, output, channel, *there)
+            return [*first, *last], {**some, **others}
         backwards = self.strides[3] < 0
         lowest = -(begin + count - 1) if backwards else begin
         rows = [

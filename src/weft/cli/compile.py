@@ -21,13 +21,21 @@ weft compile spec.weft --emit python                the code that a training ste
 weft compile spec.weft --emit plan --graph predict  where each value of prediction lives
 weft compile spec.weft --emit kernel                the loops of native code
 weft compile spec.weft --emit asm -o step.s         and what the processor gets
+weft compile spec.weft --emit cuda                  the kernels for a GPU, which need not be there
 weft compile spec.weft --stop-after decompose       the graph as that pass leaves it
 weft compile spec.weft --emit ast                   the spec as the parser sees it
 """
 
 # Stages in the order of the way down; of code, with the backend that it is of.
 EARLY, PLANNED = ("ast", "graph"), ("fused", "plan")
-CODE = {"python": "numpy", "kernel": "tvm", "tir": "tvm", "llvm": "tvm", "asm": "tvm"}
+CODE = {
+    "python": "numpy",
+    "kernel": "tvm",
+    "tir": "tvm",
+    "llvm": "tvm",
+    "asm": "tvm",
+    "cuda": "cupy",
+}
 STAGES = (*EARLY, *PLANNED, *CODE)
 GRAPHS = ("train_step", "eval_step", "predict", "init", "epoch_end")
 
@@ -40,7 +48,7 @@ GRAPHS = ("train_step", "eval_step", "predict", "init", "epoch_end")
     default="graph",
     show_default=True,
     help="The stage: syntax tree, graph, groups of fused operations, memory plan, NumPy code; "
-    "of native code its kernels, tensor IR, LLVM's IR and assembly.",
+    "of native code its kernels, tensor IR, LLVM's IR and assembly; CUDA.",
 )
 @click.option(
     "--graph",
@@ -123,10 +131,10 @@ def _lowered(loaded: Loaded, emit: str, graph: str, stop_after: str | None, back
     from weft.compiler.passes.plan_text import print_plan
     from weft.compiler.pipeline import lower
     from weft.compiler.text import print_graph
-    from weft.runtime.backends import backend_named
+    from weft.runtime.backends import backend_shown
     from weft.runtime.session import session_for
 
-    chosen = backend_named(backend)
+    chosen = backend_shown(backend)
     if emit in CODE and emit not in chosen.forms:
         raise RunError(
             f"the {chosen.name} backend makes no `{emit}`",
