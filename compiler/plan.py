@@ -76,7 +76,7 @@ class Buffer:
         return self.size * self.dtype.bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a value is: elements of a buffer."""
 

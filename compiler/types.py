@@ -99,7 +99,7 @@ Atom = str | FloorDiv
 Monomial = tuple[Atom, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SymDim:
     """A size known only at run time: a polynomial with integer coefficients over symbols.
 
@@ -238,7 +238,7 @@ def _bind_atom(atom: Atom, sizes: Mapping[str, Dim]) -> Dim:
 Shape = tuple[Dim, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorType:
     """An element type and a shape, such as `f32[batch, 64]`."""
 

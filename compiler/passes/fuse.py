@@ -60,7 +60,7 @@ def fuse(graph: Graph) -> tuple[Group, ...]:
     return _finish(graph, place, partition.home)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Draft:
     """A group while it grows: it loops over `space` and leaves `result`.
 

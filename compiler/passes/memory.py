@@ -47,7 +47,7 @@ def plan(
     return _Planner(graph, tuple(groups), abilities, frozenset(keep)).run()
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Slot:
     """A buffer while its users are still being found."""
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _VERBS = frozenset(("takes", "needs", "names", "counts", "differentiates", "has"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Site:
     """Where a built-in is called: for errors, element types and the names of draws."""
 

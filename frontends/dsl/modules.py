@@ -161,7 +161,7 @@ def _name_of(declaration: s.Declaration, name: str) -> Span:
     return declaration.name_span if isinstance(declaration, s.Named) else declaration.span
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Frame:
     """One call of a layer: where its parameters live and how its draws are named."""
 
@@ -178,6 +178,8 @@ class Frame:
 
 class Scope:
     """Local names of a body, the scope around it, and the module behind them."""
+
+    __slots__ = ("frame", "labels", "module", "parent", "states", "values")
 
     def __init__(
         self,

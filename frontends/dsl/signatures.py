@@ -40,7 +40,7 @@ STATIC_TYPES = (
 TENSOR_TYPES = ("float", "int", "class", *DTYPES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Given:
     """One argument of a call: its keyword (or None), its value and its place."""
 
@@ -96,7 +96,7 @@ def _count(n: int) -> str:
     return "1 argument" if n == 1 else f"{n} arguments"
 
 
-@dataclass
+@dataclass(slots=True)
 class Binding:
     """The types of one call's arguments being matched: sizes, and labels to give back."""
 

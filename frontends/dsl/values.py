@@ -32,7 +32,7 @@ class Label:
     name: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Axis:
     """A name bound in a signature: its size where a number is wanted, its label in `over = [B]`."""
 
@@ -40,7 +40,7 @@ class Axis:
     size: Dim
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Tensor:
     """A node with a label (or None) for each of its axes; `classes` makes it a class label."""
 
