@@ -16,7 +16,9 @@ from weft.compiler.graph import Graph, Node, make, topological, transform
 from weft.compiler.loops import Loop, loop_key, unrolled
 from weft.compiler.program import Forward, Objective
 from weft.compiler.training import inlined
-from weft.runtime.verification.subject import Arrays, Subject, opened
+from weft.runtime.verification.subject import Arrays, Subject, opened, widened
+
+NOISE = 0.01  # by which fields are moved off ties, as a share of their size
 
 
 @dataclass(eq=False)
@@ -34,13 +36,22 @@ class Losses:
 
     @cached_property
     def values(self) -> Arrays:
-        """Values of the inputs: states, fields, and parameters as earlier objectives left them."""
+        """Values of the inputs: states, fields, and parameters as earlier objectives left them.
+
+        What the model reads is moved a little: of places that look the same, a pool's choice would
+        depend on rounding, and with it where an unpooling puts the value.
+        """
         subject = self.subject
         known = {**subject.state, **subject.fields(subject.few)}
         found = {n.name: known[n.name] for n in self.forward.inputs if n.name in known}
         for objective in self.forward.objectives:
             found |= {n.name: known[name] for name, n in objective.after.items()}
-        return {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in found.items()}
+        wide = widened(found)
+        read = {n.name for n in subject.wide.experiment.predict_inputs}
+        rng = np.random.default_rng(31)
+        for name in sorted(read & subject.fields(subject.few).keys() & wide.keys()):
+            wide[name] = _off_ties(wide[name], rng)
+        return wide
 
     @cached_property
     def graph(self) -> Graph:
@@ -70,6 +81,13 @@ class Losses:
         """The same as nodes."""
         nodes = differentiate(objective.loss, list(objective.before.values()))
         return dict(zip(objective.before, nodes, strict=True))
+
+
+def _off_ties(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    if x.dtype.kind != "f" or not x.size:
+        return x
+    size = float(np.sqrt(np.mean(np.square(x)))) or 1.0
+    return np.asarray(x + NOISE * size * rng.standard_normal(x.shape))
 
 
 def direction_of(name: str) -> str:
