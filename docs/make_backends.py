@@ -73,7 +73,7 @@ stays on the GPU; the whole step is one CUDA graph; the next batch is copied whi
 | product | tiles in shared memory with the epilogue in them; from 2^24 multiplications cuBLAS |
 | convolution | tiles whose images are gathered as they are fetched (implicit GEMM) |
 | cumsum | scans of blocks; a thread a row where rows are not runs in memory |
-| scatter_add | in order, without atomic sums: one thread adds equal rows, which are sorted if many |
+| scatter_add | in order, no atomic sums: one thread adds equal rows; many updates are sorted |
 | sorts | bitonic, a block a row, in shared memory up to 2,048 `f64` or 4,096 `f32` |
 
 Neighbouring kernels over the same rows become one (a softmax, a layer normalisation). No result
