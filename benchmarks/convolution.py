@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -133,7 +134,8 @@ def rows(layer: Layer) -> Iterator[Row]:
         yield Row(layer, direction, flops, error, lambda s=native: s.run(s.pointer), call)
 
 
-def weft_graphs(layer: Layer, x_shape: tuple[int, ...], w_shape: tuple[int, ...]):
+def weft_graphs(layer: Layer, x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> Any:
+    """A graph for each direction, and the shape of the result."""
     from weft.compiler import builder as b
     from weft.compiler.gradient import differentiate
     from weft.compiler.graph import Graph
@@ -153,7 +155,7 @@ def weft_graphs(layer: Layer, x_shape: tuple[int, ...], w_shape: tuple[int, ...]
     return made, y.type.shape
 
 
-def weft_step(graph):
+def weft_step(graph: Any) -> Any:
     from weft.backends.tvm.backend import BACKEND
     from weft.compiler.pipeline import Target, compile_plan
 
@@ -161,7 +163,7 @@ def weft_step(graph):
     return BACKEND.compile(compile_plan(graph, target)).bind({})
 
 
-def torch_call(layer: Layer, direction: str, x, w, ct) -> Call:
+def torch_call(layer: Layer, direction: str, x: Any, w: Any, ct: Any) -> Call:
     import torch
 
     stride, padding = [layer.stride] * 2, [layer.padding] * 2
@@ -172,7 +174,7 @@ def torch_call(layer: Layer, direction: str, x, w, ct) -> Call:
         return lambda: torch.ops.aten.convolution(x, w, None, *common)
     mask = [direction == "to x", direction == "to w", False]
 
-    def backward():
+    def backward() -> Any:
         made = torch.ops.aten.convolution_backward(ct, x, w, None, *common, mask)
         found = made[0 if mask[0] else 1]
         return found.flip((2, 3)) if layer.upwards and mask[1] else found
