@@ -36,6 +36,7 @@ Sizes = Mapping[str, int]
 TRIES = (4.0,) * 6  # how many times the errors results are moved by, in each try
 MORE = (0.5, 1.0, 2.0, 4.0, 8.0) * 4  # where a result is beyond what those show
 DOUBLED = 2
+NEAR = 5  # as far as short convolutions mix places
 
 # In units of rounding (half a unit in the last place of the result). Arithmetic and `sqrt` are
 # rounded once; no library or polynomial of a backend may be wrong by more than stated here.
@@ -129,12 +130,23 @@ def _of_sizes(node: Node, operands: list[np.ndarray], size: np.ndarray) -> np.nd
     if node.op.name == "reduce_window" and node.attributes["reducer"] != "sum":
         return np.zeros_like(size)
     sizes = [np.abs(x) if x.dtype.kind == "f" else x for x in operands]
-    total = evaluate_node(node, sizes)
-    if node.op.name != "conv" or not total.size:
-        return total
+    if node.op.name != "conv":
+        return evaluate_node(node, sizes)
     # Ways of convolving with fewer products mix what lies at neighbouring places.
+    total = evaluate_node(node, [_largest_near(sizes[0]), sizes[1]])
     places = tuple(range(2, total.ndim))
-    return np.broadcast_to(total.max(axis=places, keepdims=True), total.shape)
+    return np.broadcast_to(total.max(axis=places, keepdims=True, initial=0.0), total.shape)
+
+
+def _largest_near(x: np.ndarray) -> np.ndarray:
+    """At each place of images the largest number of those near it."""
+    for axis in range(2, x.ndim):
+        source, found = np.moveaxis(x, axis, -1), np.moveaxis(x.copy(), axis, -1)
+        for step in range(1, min(NEAR, source.shape[-1] - 1) + 1):
+            np.maximum(found[..., step:], source[..., :-step], out=found[..., step:])
+            np.maximum(found[..., :-step], source[..., step:], out=found[..., :-step])
+        x = np.moveaxis(found, -1, axis)
+    return x
 
 
 @dataclass(eq=False)
