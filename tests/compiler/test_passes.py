@@ -620,7 +620,7 @@ def test_a_pass_that_fails_by_itself_says_so(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_passes_are_fast() -> None:
     graph = random_graph(random.Random(3), 3000, calls=False, outputs=1500)
-    started = time.perf_counter()
+    started = time.process_time()
     cse(fold(simplify(graph)))
-    # 0.2 s for 3,000 nodes; the rest is for a machine that is busy with other things.
-    assert time.perf_counter() - started < 1.0 * len(graph.nodes) / 3000
+    # 0.2 s for 3,000 nodes; the rest is for a core that is slow, or shared with other processes.
+    assert time.process_time() - started < 1.0 * len(graph.nodes) / 3000
