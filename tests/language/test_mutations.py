@@ -14,7 +14,7 @@ import pytest
 from weft.compiler.errors import CompileError, Source
 from weft.runtime.loading import load_spec
 
-ROOT = Path(__file__).parents[2]
+EXAMPLES = Path(__file__).parents[2] / "examples"  # where their imports are
 MUTATIONS = 60  # of each spec
 SECONDS = 60  # that one spec may take: far more than any needs, on any machine
 
@@ -86,9 +86,7 @@ train fast {
   seed    = 7
 }
 """
-SPECS = {"rich": RICH} | {
-    path.stem: path.read_text() for path in sorted((ROOT / "examples").glob("*.weft"))
-}
+SPECS = {"rich": RICH} | {path.stem: path.read_text() for path in sorted(EXAMPLES.glob("*.weft"))}
 TOKEN = re.compile(r'[A-Za-z_]\w*|[0-9][0-9.e]*|"[^"\n]*"|\s+|[^\w\s]')
 FURTHER = """
     0 -1 1e9 2^40 true nothing ... [ { ( |> @ <- ~ when if for grad where range(5) zeros over with
@@ -142,14 +140,14 @@ def soon() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", SPECS)
 def test_the_specs_compile(name: str) -> None:
-    assert not load_spec(Source("spec.weft", SPECS[name]), Path()).warnings
+    assert not load_spec(Source("spec.weft", SPECS[name]), EXAMPLES).warnings
 
 
 def mistake(text: str) -> CompileError | None:
     """What is wrong with a spec, if anything is."""
     try:
         with soon():
-            load_spec(Source("spec.weft", text), Path())
+            load_spec(Source("spec.weft", text), EXAMPLES)
     except CompileError as error:
         return error
     except Exception as error:
