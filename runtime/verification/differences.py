@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 FIRST_STEP = 2.0**-12
-STEPS = 5  # each a quarter of the one before
+STEPS = 8  # each a quarter of the one before
 AGREED = 3e-7  # of the slope: near enough to stop early
 _EPSILON = float(np.finfo(np.float64).eps)
 _DIGITS_LOST = 8  # a value is wrong by so many units in its last place, before any cancellation

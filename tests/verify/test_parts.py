@@ -40,14 +40,15 @@ def test_a_smooth_slope_is_found_to_ten_digits(f) -> None:
         assert abs(found.value - exact) <= found.error
 
 
-@pytest.mark.parametrize("at", [0.0, 1e-9, -1e-8, 3e-7])
+@pytest.mark.parametrize("at", [0.0, 1e-9, -1e-8, 3e-9])
 def test_a_kink_nearer_than_the_steps_is_seen(at: float) -> None:
     found = slope(lambda h: max(h + at, 0.0), 1.0)
     assert found.error > 0.1, "the slopes on the two sides are 0 and 1"
 
 
-def test_a_kink_further_away_than_the_last_step_does_no_harm() -> None:
-    found = slope(lambda h: max(h + 2e-5, 0.0) + math.sin(h), 1.0)
+@pytest.mark.parametrize("at", [2e-5, 3e-7])
+def test_a_kink_further_away_than_the_last_step_does_no_harm(at: float) -> None:
+    found = slope(lambda h: max(h + at, 0.0) + math.sin(h), 1.0)
     assert abs(found.value - 2) <= found.error < 1e-6
 
 
