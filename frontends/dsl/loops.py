@@ -23,6 +23,7 @@ from weft.frontends.dsl.axes import axis_index
 from weft.frontends.dsl.parameters import draw_name
 from weft.frontends.dsl.registry import SEED
 from weft.frontends.dsl.signatures import Given
+from weft.frontends.dsl.site import Site
 from weft.frontends.dsl.values import (
     Builtin,
     Closure,
@@ -37,7 +38,6 @@ from weft.frontends.dsl.values import (
 )
 
 if TYPE_CHECKING:
-    from weft.frontends.dsl.builtins import Site
     from weft.frontends.dsl.interpreter import Interpreter
 
 _SEED = TensorType(U32, (2,))
