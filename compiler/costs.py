@@ -168,13 +168,15 @@ def _product(product: Product) -> Cost:
     read, written = _Traffic(product.ports), _Traffic(product.ports)
     m, n, k = product.sizes
     for matrix, rows, columns in ((product.lhs, m, k), (product.rhs, k, n)):
-        read.elements(matrix.port, _elements(matrix, product.batch, rows, columns))
+        read.elements(matrix.port, _elements(matrix, product, rows, columns))
     epilogue = _stage(product.epilogue, frozenset(product.epilogue.axes), read, written)
-    return Cost(2 * prod(product.batch) * m * n * k + epilogue, read.bytes, written.bytes)
+    flops = 2 * prod(product.batch) * prod(product.sums) * m * n * k + epilogue
+    return Cost(flops, read.bytes, written.bytes)
 
 
-def _elements(matrix: Matrix, batch: Sequence[int], rows: int, columns: int) -> int:
-    return _distinct(batch, matrix.batch) * rows * columns
+def _elements(matrix: Matrix, product: Product, rows: int, columns: int) -> int:
+    sizes, steps = (*product.batch, *product.sums), (*matrix.batch, *matrix.sums)
+    return _distinct(sizes, steps) * rows * columns
 
 
 def _convolution(conv: Convolution) -> Cost:

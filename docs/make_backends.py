@@ -53,8 +53,8 @@ How each backend says each primitive: what its compiler made of the cases of `te
 This page is written by `python docs/make_backends.py`.
 
 - **numpy** prints Python; a cell names what it calls. Runs wherever NumPy does.
-- **tvm** and **cupy** share one form of kernels as loops (`compiler/kernel.py`). What `tvm` does
-  not call BLAS for is a loop that it generates; the functions of `cupy` are CUDA C++.
+- **tvm** and **cupy** share one form of kernels as loops (`compiler/kernel.py`). What `tvm` does is
+  loops that it generates; the functions of `cupy` are CUDA C++.
 - **onnx** is export; a cell names the operators.
 
 "no work" is what costs nothing when the step runs: another view of the same memory, or a value
@@ -160,7 +160,7 @@ def _loops(kernel: Kernel) -> str:
         case Nest():
             return "fused loop"
         case Product():
-            return "BLAS, by tiles"
+            return "product in registers"
         case Convolution():
             return "convolution"
         case Special():

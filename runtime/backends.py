@@ -74,7 +74,7 @@ def _no_gpu() -> str | None:
 # The fastest comes first; the last one runs everywhere.
 BACKENDS: Mapping[str, Entry] = {
     "cupy": Entry(_cupy, ("cupy",), "cuda", _no_gpu, _cupy_shown),
-    "tvm": Entry(_tvm, ("tvm", "scipy_openblas32"), "tvm"),
+    "tvm": Entry(_tvm, ("tvm",), "tvm"),
     "numpy": Entry(_numpy),
 }
 AUTO = "auto"

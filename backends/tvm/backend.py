@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from weft.backends.base import Arrays, Held, HostState, Peaks
-from weft.backends.tvm import blas
 from weft.backends.tvm.executable import TvmExecutable, TvmTimed
 from weft.backends.tvm.keeper import TvmKeeper
 from weft.backends.tvm.pool import POOL
@@ -50,7 +49,7 @@ class TvmBackend:
     composites: frozenset[str] = frozenset()
     abilities: Abilities = _ABILITIES
     keeper: TvmKeeper = _KEEPER
-    packages: tuple[str, ...] = ("apache-tvm", "scipy-openblas32")
+    packages: tuple[str, ...] = ("apache-tvm",)
     forms: tuple[str, ...] = ("kernel", "tir", "llvm", "asm")
 
     @cached_property
@@ -79,7 +78,6 @@ class TvmBackend:
 
     def listing(self, plan: Plan, form: str) -> str:
         """See `Backend.listing`."""
-        blas.load()
         from weft.backends.tvm.listing import FORMS
         from weft.backends.tvm.program import Program
         from weft.compiler.passes.kernels import kernels
@@ -97,7 +95,6 @@ class TvmBackend:
         return peaks(dtype)
 
     def _compile(self, plan: Plan, timed: bool = False) -> TvmExecutable:
-        blas.load()
         from weft.backends.tvm import native, target
         from weft.backends.tvm.program import Program
         from weft.compiler.kernel_text import program_text

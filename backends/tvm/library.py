@@ -1,7 +1,7 @@
 """A step as a shared library: loaded without TVM's Python package, which takes seconds to import.
 
-The library asks for products from BLAS, and for memory from TVM's runtime, whose functions it
-finds in variables of its own: `__TVMBackendAllocWorkspace` and its like. `pool.ll` is in it.
+The library asks for memory from TVM's runtime, whose functions it finds in variables of its own:
+`__TVMBackendAllocWorkspace` and its like. `pool.ll` is in it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-from weft.backends.tvm import blas, runtime
+from weft.backends.tvm import runtime
 from weft.backends.tvm.binding import Run
 
 STEP = "weft_step"
@@ -18,7 +18,6 @@ _ASKED = ("TVMBackendAllocWorkspace", "TVMBackendFreeWorkspace")
 
 def load(path: Path) -> Run:
     """The step of a library that `native.library` made. Raises OSError where there is none."""
-    blas.load()
     shared = runtime.library()  # before the step, which asks for what is in it
     library = ctypes.CDLL(str(path))
     for name in _ASKED:

@@ -20,7 +20,7 @@ def library(package: str, name: str) -> Path:
             return path
     raise RunError(
         "the tvm backend isn't installed",
-        expected="the packages `apache-tvm` and `scipy-openblas32`",
+        expected="the package `apache-tvm`",
         found=f"no library `{name}` of a package `{package}`",
         hint="pip install 'weft[tvm]'",
     )

@@ -1,4 +1,4 @@
-"""What this machine does at its best: products by BLAS and copies, on every thread of the pool."""
+"""What this machine does at its best: products and copies, on every thread of the pool."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tvm import tirx
 from weft.backends.arrays import aligned
 from weft.backends.base import Peaks
 from weft.backends.clock import fastest, frequency
-from weft.backends.tvm import blas, native, target, threads, tir
+from weft.backends.tvm import native, target, threads, tir
+from weft.backends.tvm.blocks import Operand, multiplied
 from weft.backends.tvm.pool import POOL
-from weft.backends.tvm.products import gemm
 from weft.compiler.types import DType
 
 PRODUCT = 256  # rows and columns of each thread's matrices
@@ -28,7 +28,6 @@ PIECE = 1 << 20
 
 def peaks(dtype: DType) -> Peaks:
     """Measured on as many threads as the pool has."""
-    blas.load()
     width, pool = POOL.width, ctypes.c_void_p(_place(POOL.memory))
     module = native.compiled(
         tvm.IRModule({"product": _product(dtype), "copy": _copy(width), **threads.functions()}),
@@ -62,10 +61,9 @@ def _product(dtype: DType) -> Any:
     size, name = PRODUCT * PRODUCT, tir.stored(dtype)
     data = tir.pointer("p", name)
     memory, declare = tir.memory("b", name, 3 * size, data)
-    left, right = ((memory, tir.number(i * size), PRODUCT, False) for i in range(2))
-    out = memory, tir.number(2 * size), PRODUCT
-    multiplied = gemm(dtype, (PRODUCT, PRODUCT, PRODUCT), left, right, out)
-    return _exported("product", [data], [declare, multiplied])
+    matrices = (Operand(memory, tir.number(i * size), PRODUCT, 1) for i in range(3))
+    product = multiplied(dtype, (PRODUCT, PRODUCT, PRODUCT), *matrices)
+    return _exported("product", [data], [declare, *product])
 
 
 def _copy(width: int) -> Any:

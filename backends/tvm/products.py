@@ -1,4 +1,4 @@
-"""Matrix products: single-threaded BLAS on tiles inside of TVM's parallel loop, epilogue and all.
+"""Matrix products: tiles of the result in a parallel loop, epilogue and all; see `blocks`.
 
 The tiles depend on the sizes alone, never on how many threads there are.
 """
@@ -12,6 +12,7 @@ from math import prod
 from tvm import tirx
 
 from weft.backends.tvm import grids, tir
+from weft.backends.tvm.blocks import Operand, multiplied
 from weft.backends.tvm.nests import Context, points
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
@@ -27,13 +28,11 @@ from weft.compiler.kernel import (
     Store,
     walk,
 )
-from weft.compiler.types import DType
 
-_ROW_MAJOR, _PLAIN, _TRANSPOSED = 101, 111, 112
-_ROUTINE = {"f32": "scipy_cblas_sgemm", "f64": "scipy_cblas_dgemm"}
-TILE_FLOPS = 1_500_000  # below this a product is one tile
+TILE_FLOPS = 500_000  # below this a product is one tile
 MOST_TILES = 8
-ROWS, COLUMNS, DEPTH = 192, 256, 512  # of a tile, at least: shorter ones cost much in packing
+ROWS, COLUMNS, DEPTH = 128, 64, 256  # of a tile, at least, unless there is nothing else to cut
+FEW_ROWS = 32
 PARTIAL = 1 << 17  # elements of a result that may be summed up from parts
 
 
@@ -52,7 +51,7 @@ class _Tiling:
 
     @staticmethod
     def of(product: Product) -> _Tiling:
-        """Long rows first: they cost nothing. Then the contracted axis, where results are small."""
+        """Long rows first: each tile reads the right matrix once. Few rows come last."""
         m, n, k = product.sizes
         flops = 2 * prod(product.sums) * m * n * k
         wanted = min(MOST_TILES, flops * prod(product.batch) // TILE_FLOPS)
@@ -60,11 +59,13 @@ class _Tiling:
         rows = columns = depth = 1
         while 2 * rows <= wanted and m // (2 * rows) >= ROWS:
             rows *= 2
-        can_sum = not product.batch and not product.sums and m * n <= PARTIAL
-        while can_sum and 2 * rows * depth <= wanted and k // (2 * depth) >= DEPTH:
-            depth *= 2
-        while 2 * rows * depth * columns <= wanted and n // (2 * columns) >= COLUMNS:
+        while 2 * rows * columns <= wanted and n // (2 * columns) >= COLUMNS:
             columns *= 2
+        can_sum = not product.batch and not product.sums and m * n <= PARTIAL
+        while can_sum and 2 * rows * columns * depth <= wanted and k // (2 * depth) >= DEPTH:
+            depth *= 2
+        while 2 * rows * columns * depth <= wanted and m // (2 * rows) >= FEW_ROWS:
+            rows *= 2
         return _Tiling(rows, columns, depth)
 
 
@@ -156,7 +157,7 @@ class _Printer:
         if self.partial is not None:
             start = tile.number * tir.number(self.product.sizes[0] * width)
             start = start + tile.row * tir.number(width) + tile.column
-            return self.calls(tile, (self.partial, start, width))
+            return self.sums(tile, Operand(self.partial, start, width, 1))
         target, stage = _target(self.product)
         *outer, axis_m, axis_n = self.product.epilogue.axes
         env = dict(zip(outer, tile.batch, strict=True))
@@ -164,14 +165,14 @@ class _Printer:
         if target is None:
             buffer, make = tir.local("tile", tir.stored(self.dtype), m * n, "global")
             found.append(make)
-            out = buffer, tir.number(0), n
+            out = Operand(buffer, tir.number(0), n, 1)
         else:
             emitter = Context(self.buffers, {}).emitter(
                 {**env, axis_m: tile.row, axis_n: tile.column}
             )
             stride = max(target.index.factor(axis_m) or 0, n)
-            out = self.buffers[target.port], emitter.index(target.index), stride
-        found += self.calls(tile, out)
+            out = Operand(self.buffers[target.port], emitter.index(target.index), stride, 1)
+        found += self.sums(tile, out)
         if stage is None:
             return found
         inner_m, inner_n = Axis(m), Axis(n)
@@ -186,26 +187,27 @@ class _Printer:
         rows, columns = (axis_m, tile.row, inner_m), (axis_n, tile.column, inner_n)
         return found + _epilogue(local, context, env, rows, columns)
 
-    def calls(self, tile: _Tile, out: tuple[Buffer, Expr, int]) -> list[Stmt]:
-        """BLAS, once for all that is summed over."""
+    def sums(self, tile: _Tile, out: Operand) -> list[Stmt]:
+        """The product, once for all that is summed over."""
         lhs, rhs, sums = self.product.lhs, self.product.rhs, self.product.sums
         left = _start(lhs, tile.batch, tile.row, tile.depth)
         right = _start(rhs, tile.batch, tile.depth, tile.column)
 
-        def call(place: list[Expr]) -> list[Stmt]:
-            starts = (
-                start + grids.element(matrix.sums, place)
-                for start, matrix in ((left, lhs), (right, rhs))
-            )
-            operands = [
-                (self.buffers[matrix.port], start, *_lead(matrix))
-                for matrix, start in zip((lhs, rhs), starts, strict=True)
+        def one(place: list[Expr]) -> list[Stmt]:
+            factors = [
+                Operand(
+                    self.buffers[matrix.port],
+                    start + grids.element(matrix.sums, place),
+                    matrix.row,
+                    matrix.column,
+                )
+                for matrix, start in ((lhs, left), (rhs, right))
             ]
             nth = grids.element([prod(sums[i + 1 :]) for i in range(len(sums))], place)
-            add = tirx.Cast("int32", nth > tir.number(0)) if sums else False
-            return [gemm(self.dtype, tile.sizes, operands[0], operands[1], out, add)]
+            add = nth > tir.number(0) if sums else False
+            return multiplied(self.dtype, tile.sizes, factors[0], factors[1], out, add)
 
-        return [grids.grid(sums, call)] if sums else call([])
+        return [grids.grid(sums, one)] if sums else one([])
 
     def together(self) -> list[Stmt]:
         """The parts of the depth added up, and the epilogue on all."""
@@ -244,9 +246,9 @@ def _epilogue(
 
 
 def _target(product: Product) -> tuple[Store | None, Stage | None]:
-    """Where BLAS may write, and what is left to do after it.
+    """Where the sums may go, and what is left to do after that.
 
-    It writes to a result's own memory if that is laid out in rows and the epilogue reads nothing
+    They go to a result's own memory if that is laid out in rows and the epilogue reads nothing
     there.
     """
     stage = product.epilogue
@@ -300,39 +302,3 @@ def with_result(stage: Stage, element: Scalar) -> Stage:
 def _start(matrix: Matrix, batch: list[Expr], row: Expr, column: Expr) -> Expr:
     steps = (*matrix.batch, matrix.row, matrix.column)
     return grids.element(steps, [*batch, row, column])
-
-
-Operand = tuple[Buffer, Expr, int, bool]  # from an element on; leading dimension; transposed
-
-
-def gemm(
-    dtype: DType,
-    sizes: tuple[int, int, int],
-    left: Operand,
-    right: Operand,
-    out: tuple[Buffer, Expr, int],
-    add: bool | Expr = False,
-) -> Stmt:
-    """`out = left @ right + add * out` for [m, k] and [k, n]; all in rows unless transposed."""
-    m, n, k = sizes
-    name = tir.stored(dtype)
-    return tir.external(
-        _ROUTINE[dtype.name],
-        tir.number(_ROW_MAJOR),
-        tir.number(_TRANSPOSED if left[3] else _PLAIN),
-        tir.number(_TRANSPOSED if right[3] else _PLAIN),
-        *(tir.number(x) for x in (m, n, k)),
-        tirx.const(1.0, name),
-        tir.address(left[0], left[1]),
-        tir.number(max(left[2], m if left[3] else k)),
-        tir.address(right[0], right[1]),
-        tir.number(max(right[2], k if right[3] else n)),
-        tirx.const(float(add), name) if isinstance(add, bool) else tirx.Cast(name, add),
-        tir.address(out[0], out[1]),
-        tir.number(out[2]),
-    )
-
-
-def _lead(matrix: Matrix) -> tuple[int, bool]:
-    """The leading dimension, and whether the matrix is transposed in memory."""
-    return (matrix.row, False) if matrix.column == 1 else (matrix.column, True)

@@ -42,7 +42,7 @@ def store(buffer: Buffer, start: Expr, value: Expr, lanes: int) -> Stmt:
 
 def spread(value: Expr, lanes: int) -> Expr:
     """The same number in every lane."""
-    return tirx.Broadcast(value, lanes)
+    return tirx.Broadcast(value, lanes) if lanes > 1 else value
 
 
 @dataclass(eq=False)

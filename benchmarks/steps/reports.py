@@ -45,7 +45,7 @@ STYLE = {
     "xtick.color": GREY,
     "ytick.color": GREY,
 }
-PACKAGES = ("numpy", "apache-tvm", "scipy-openblas32", "torch", "jax", "jaxlib", "optax")
+PACKAGES = ("numpy", "apache-tvm", "torch", "jax", "jaxlib", "optax")
 
 
 # -- numbers ---------------------------------------------------------------------------------------

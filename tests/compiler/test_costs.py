@@ -94,6 +94,13 @@ def test_one_matrix_for_a_whole_batch_is_read_once() -> None:
     assert cost(y).read == 4 * (8 * 32 * 64 + 64 * 10)
 
 
+def test_a_product_over_two_axes_apart_costs_both() -> None:
+    x, y = f32("x", 30, 7, 40), f32("y", 7, 50, 40)
+    z = b.dot_general(x, y, ((1, 2), (0, 2)))
+    read = 4 * (30 * 7 * 40 + 7 * 50 * 40)
+    assert cost(z) == Cost(2 * 30 * 50 * 7 * 40, read, 4 * 30 * 50)
+
+
 def test_a_convolution() -> None:
     x, w = f32("x", 2, 3, 8, 8), f32("w", 16, 3, 3, 3)
     y = b.conv(x, w, strides=(1, 1), padding=((1, 1), (1, 1)))

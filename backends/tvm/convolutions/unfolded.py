@@ -1,4 +1,4 @@
-"""Convolution as BLAS on unfolded images, a tile at a time, inside of TVM's parallel loop.
+"""Convolution as products of unfolded images, a tile at a time, inside of TVM's parallel loop.
 
 A tile is some rows of one image; its windows are unfolded to [channels * taps, positions], which
 stays in cache, and the kernel [outputs, channels * taps] is multiplied in. Tiles depend on the
@@ -13,9 +13,10 @@ from math import prod
 from tvm import tirx
 
 from weft.backends.tvm import tir
+from weft.backends.tvm.blocks import Operand, multiplied
 from weft.backends.tvm.convolutions.results import target
 from weft.backends.tvm.nests import PARALLEL_WORK, Context, points
-from weft.backends.tvm.products import gemm, with_result
+from weft.backends.tvm.products import with_result
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
 from weft.compiler.kernel import Convolution, Load, Rewriter
@@ -132,16 +133,14 @@ class Unfolded:
             else:
                 made.append(self._unfold(unfolded, base, row, rows))
                 source, place, lead = unfolded, tir.number(0), size
-            made.append(
-                gemm(
-                    self.dtype,
-                    (per_group, size, self.depth),
-                    (weights[0], number * tir.number(per_group * self.depth), weights[1], False),
-                    (source, place, max(lead, size), False),
-                    (out, start + number * tir.number(per_group * stride), stride),
-                )
+            first = number * tir.number(per_group)
+            return made + multiplied(
+                self.dtype,
+                (per_group, size, self.depth),
+                Operand(weights[0], first * tir.number(self.depth), weights[1], 1),
+                Operand(source, place, max(lead, size), 1),
+                Operand(out, start + first * tir.number(stride), stride, 1),
             )
-            return made
 
         for_group.append(tir.loop(conv.groups, group, name="group"))
         found += for_group

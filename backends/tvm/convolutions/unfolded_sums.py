@@ -1,4 +1,4 @@
-"""Sums over large windows as BLAS on unfolded images, see `unfolded`.
+"""Sums over large windows as products of unfolded images, see `unfolded`.
 
 A tile is some images; [images * positions, window] of one channel after another is multiplied into
 its sums.
@@ -11,9 +11,10 @@ from math import prod
 from tvm import tirx
 
 from weft.backends.tvm import tir
+from weft.backends.tvm.blocks import Operand, multiplied
 from weft.backends.tvm.convolutions.unfolded import UNFOLDED, Unfolded, copied
 from weft.backends.tvm.nests import PARALLEL_WORK, Context, points
-from weft.backends.tvm.products import gemm, with_result
+from weft.backends.tvm.products import with_result
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
 from weft.compiler.kernel import Load, Rewriter
@@ -90,12 +91,12 @@ class UnfoldedSums(Unfolded):
             buffer, step, lead, _ = weights
             return [
                 tir.loop(images, image, name="image"),
-                gemm(
+                *multiplied(
                     self.dtype,
                     (self.outputs, size, window),
-                    (buffer, number * tir.number(step), lead, False),
-                    (unfolded, tir.number(0), window, True),
-                    (sums, tir.number(0), size),
+                    Operand(buffer, number * tir.number(step), lead, 1),
+                    Operand(unfolded, tir.number(0), 1, window),
+                    Operand(sums, tir.number(0), size, 1),
                     add=True,
                 ),
             ]
