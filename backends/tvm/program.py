@@ -27,8 +27,8 @@ from weft.backends.tvm import threads, tir
 from weft.backends.tvm.convolutions import print_convolution
 from weft.backends.tvm.image import ARENA, CLOCK, THREADS
 from weft.backends.tvm.library import STEP
-from weft.backends.tvm.nests import print_nest
 from weft.backends.tvm.products import print_product
+from weft.backends.tvm.schedule import print_nest
 from weft.backends.tvm.special import print_special
 from weft.backends.tvm.tir import Expr, Stmt
 from weft.compiler.kernel import Convolution, Kernel, Nest, Product, Special, Track, Turns
