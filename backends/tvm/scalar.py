@@ -1,6 +1,7 @@
 """What each elementwise op does to one element, as an expression for a vectorised loop of TVM.
 
-The meaning is NumPy's, to the bit for everything but the functions of `mathematics.py`. Types:
+The meaning is NumPy's, to the bit for everything but the functions of `mathematics.py` and
+`trigonometry.py`. Types:
 
     f32, f64, i8 to u64   TVM's type of that name
     bool                  `uint8`, 0 or 1, in memory and under names: a named vector of truth values
@@ -20,6 +21,7 @@ from tvm import tirx as T
 
 from weft.backends.tvm import lines as l
 from weft.backends.tvm import mathematics as m
+from weft.backends.tvm import trigonometry
 from weft.backends.tvm.lines import Lines
 from weft.backends.tvm.tir import Expr, stored
 from weft.compiler.errors import RunError
@@ -310,8 +312,8 @@ TABLE: dict[str, Rule] = {
     "log1p": _function(m.log1p),
     "sqrt": _plain(T.sqrt),
     "rsqrt": _rsqrt,
-    "sin": _function(m.sin),
-    "cos": _function(m.cos),
+    "sin": _function(trigonometry.sin),
+    "cos": _function(trigonometry.cos),
     "tanh": _function(m.tanh),
     "logistic": _function(m.logistic),
     "erf": _function(m.erf),
