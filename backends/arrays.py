@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+from typing import Any
+
 import numpy as np
 
 from weft.backends.base import Arrays
@@ -13,8 +16,17 @@ from weft.compiler.types import TensorType
 def aligned(size: int) -> np.ndarray:
     """`size` zero bytes that start on a 64-byte boundary."""
     raw = np.zeros(size + ALIGNMENT, np.uint8)
-    skip = -raw.__array_interface__["data"][0] % ALIGNMENT
+    skip = -address(raw) % ALIGNMENT
     return raw[skip : skip + size]
+
+
+def address(array: np.ndarray) -> int:
+    """Of an array's first element. NumPy itself takes microseconds to say it."""
+    if array.flags.carray and array.size:
+        memory: Any = array  # has a buffer, which its type does not say
+        return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    found: int = array.__array_interface__["data"][0]
+    return found
 
 
 def checked_state(name: str, plan: Plan, state: Arrays) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.backends.arrays import aligned, checked_array
+from weft.backends.arrays import address, aligned, checked_array
 from weft.backends.base import Arrays
 from weft.backends.tvm.image import ARENA, THREADS, Image, Memory, Value
 from weft.backends.tvm.pool import POOL
@@ -34,11 +34,12 @@ class Bound:
         self.fault = POOL.fault
         self.slots = {memory: number for number, memory in enumerate(image.slots)}
         self.table = np.zeros(len(image.slots), np.uint64)
-        self.pointer = ctypes.c_void_p(_address(self.table))
+        self.pointer = ctypes.c_void_p(address(self.table))
         for memory, array in self.memory.items():
             self.place(memory, array)
+        slots = {memory.name: n for memory, n in self.slots.items() if memory.kind == "input"}
         self.inputs = [
-            (name, static_shape(type.shape), type.dtype.numpy, type, Memory("input", name))
+            (name, type, static_shape(type.shape), type.dtype.numpy, slots.get(name))
             for name, type in image.inputs.items()
         ]
         self.outputs = [(name, self._reader(value)) for name, value in image.outputs.items()]
@@ -51,22 +52,23 @@ class Bound:
         """Give the code this array, which the caller keeps alive, as that memory."""
         slot = self.slots.get(memory)
         if slot is not None:
-            self.table[slot] = _address(array)
+            self.table[slot] = address(array)
 
     def step(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        given: dict[Memory, np.ndarray] = {}
-        for name, shape, dtype, type, memory in self.inputs:
-            if name not in inputs:
+        given: dict[str, np.ndarray] = {}
+        for name, type, shape, dtype, slot in self.inputs:
+            array = inputs.get(name)
+            if array is None:
                 raise RunError(f"input `{name}` is missing")
-            array = inputs[name]
             if array.shape != shape or array.dtype != dtype:
                 raise RunError(
                     f"input `{name}` has another type",
                     expected=f"`{type}`",
                     found=f"{array.dtype} of shape {array.shape}",
                 )
-            given[memory] = array = np.ascontiguousarray(array)
-            self.place(memory, array)
+            given[name] = array = np.ascontiguousarray(array)
+            if slot is not None:
+                self.table[slot] = address(array)
         self.run(self.pointer)
         if self.fault[0]:
             self.fault[0] = 0
@@ -78,12 +80,12 @@ class Bound:
             state[...] = value
         return results
 
-    def _reader(self, value: Value) -> Callable[[dict[Memory, np.ndarray]], np.ndarray]:
+    def _reader(self, value: Value) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
         """What copies the value out after a run on these inputs."""
         if value.memory in self.memory:
             view = _view(value, self.memory[value.memory])
             return lambda given: view.copy()
-        return lambda given: _view(value, given[value.memory]).copy()
+        return lambda given: _view(value, given[value.memory.name]).copy()
 
 
 def _view(value: Value, memory: np.ndarray) -> np.ndarray:
@@ -93,8 +95,3 @@ def _view(value: Value, memory: np.ndarray) -> np.ndarray:
     size = dtype.itemsize
     strides = tuple(stride * size for stride in layout.strides)
     return np.ndarray(layout.shape, dtype, memory, layout.offset * size, strides)
-
-
-def _address(array: np.ndarray) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address

@@ -16,7 +16,7 @@ from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis
 from weft.compiler.kernel import Stage
 
-PARALLEL_WORK = 32_768  # operations below which threads cost more than they save
+PARALLEL_WORK = 131_072  # operations below which threads cost more than they save
 BLOCK = 4_096  # elements of one long axis that a thread takes at a time
 PARTS = 32  # into which one long fold is cut
 

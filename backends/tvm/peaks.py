@@ -10,7 +10,7 @@ import numpy as np
 import tvm
 from tvm import tirx
 
-from weft.backends.arrays import aligned
+from weft.backends.arrays import address, aligned
 from weft.backends.base import Peaks
 from weft.backends.clock import fastest, frequency
 from weft.backends.tvm import native, target, threads, tir
@@ -28,7 +28,7 @@ PIECE = 1 << 20
 
 def peaks(dtype: DType) -> Peaks:
     """Measured on as many threads as the pool has."""
-    width, pool = POOL.width, ctypes.c_void_p(_place(POOL.memory))
+    width, pool = POOL.width, ctypes.c_void_p(address(POOL.memory))
     module = native.compiled(
         tvm.IRModule({"product": _product(dtype), "copy": _copy(width), **threads.functions()}),
         target.host(),
@@ -36,7 +36,7 @@ def peaks(dtype: DType) -> Peaks:
     matrix = PRODUCT * PRODUCT * dtype.bytes
     memory = aligned(max(3 * width * matrix, COPIES[-1]))
     memory[...] = 0
-    start = _place(memory)
+    start = address(memory)
     product = module["product"]
     places = [ctypes.c_void_p(start + i * 3 * matrix) for i in range(width)]
     products = frequency(SECONDS, [partial(product, place) for place in places])
@@ -85,11 +85,6 @@ def _copy(width: int) -> Any:
     loop = tir.loop(width, task, "parallel", "task")
     body = tir.beside(threads.code(), tir.sequence(threads.enter(pool), declare, loop))
     return _exported("copy", [pool, data, half, piece, rounds], [body])
-
-
-def _place(array: np.ndarray) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
 
 
 def _exported(name: str, parameters: list[tir.Expr], body: list[tir.Stmt]) -> Any:
