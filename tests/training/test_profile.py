@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
 
 from conformance.backends import INSTALLED, backend
 from weft.api import Experiment
-from weft.backends.base import Peaks
+from weft.backends.base import Peaks, Step
 from weft.backends.clock import fastest, frequency
 from weft.compiler.costs import Cost
 from weft.compiler.types import F32
 from weft.runtime.loading import Loaded, load_spec, read
 from weft.runtime.profile import Profile, profile
-from weft.runtime.session import session_for
+from weft.runtime.session import Session, session_for
 
 SPEC = """\
 data digits {
@@ -50,6 +52,36 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Peaks that need no measuring."""
     for name in INSTALLED:
         monkeypatch.setattr(type(backend(name)), "peaks", lambda self, dtype: PEAKS)
+
+
+class Later(Mapping[str, np.ndarray]):
+    """Results that are not there yet, as those of a GPU: who reads one waits for it."""
+
+    def __init__(self, results: Mapping[str, np.ndarray]) -> None:
+        self.results = results
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        sleep(0.02)
+        return self.results[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+
+def test_a_step_takes_until_its_results_are_there(
+    loaded: Loaded, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def later(session: Session, name: str, batch: int) -> Step:
+        step = usual(session, name, batch)
+        return lambda inputs: Later(step(inputs))
+
+    usual = Session.step
+    monkeypatch.setattr(Session, "step", later)
+    found = profile(loaded, backend("numpy"), "eval_step", steps=3)
+    assert found.seconds >= 0.02
 
 
 @everywhere
