@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from weft.backends.base import Arrays, Held, HostState, Peaks
-from weft.backends.tvm import packages
 from weft.backends.tvm.executable import TvmExecutable, TvmTimed
 from weft.backends.tvm.keeper import TvmKeeper
 from weft.backends.tvm.pool import POOL
@@ -79,7 +78,6 @@ class TvmBackend:
 
     def listing(self, plan: Plan, form: str) -> str:
         """See `Backend.listing`."""
-        packages.import_tvm()
         from weft.backends.tvm.listing import FORMS
         from weft.backends.tvm.program import Program
         from weft.compiler.passes.kernels import kernels
@@ -92,13 +90,12 @@ class TvmBackend:
 
     def peaks(self, dtype: DType) -> Peaks:
         """See `Backend.peaks`."""
-        packages.import_tvm()
         from weft.backends.tvm.peaks import peaks
 
         return peaks(dtype)
 
     def _compile(self, plan: Plan, timed: bool = False) -> TvmExecutable:
-        packages.import_tvm()
+        from weft.backends.tvm import native, target
         from weft.backends.tvm.program import Program
         from weft.compiler.kernel_text import program_text
         from weft.compiler.passes.kernels import kernels
@@ -113,7 +110,8 @@ class TvmBackend:
                 )
         made = kernels(plan, self.abilities)
         program = Program(made, plan.graph.name, timed)
-        return TvmExecutable(plan, program, program_text(program.name, made))
+        module = native.compiled(program.module(), target.host())
+        return TvmExecutable(plan, program, module, program_text(program.name, made))
 
 
 BACKEND = TvmBackend()

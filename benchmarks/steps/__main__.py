@@ -4,6 +4,9 @@
     python benchmarks/steps lenet vae --quick   some of them, in less time
     python benchmarks/steps --busy              beside a process that keeps all cores busy too
     python benchmarks/steps --scaling           Weft alone, by batch size and by depth
+    python benchmarks/steps --backend cupy      all on a GPU, with larger workloads, and each kernel
+                                                beside what the GPU does at its best
+    python benchmarks/steps --from run.json     what was measured before, with --json
 
 Every framework is a process of its own, on the same cores, with as many threads as there are cores.
 All begin with the same parameters and see the same batches, and their losses must agree before
@@ -22,15 +25,20 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+import rates
 import reports
+from conditions import Conditions
+from device import DriverError, Gpu
+from gpu_page import gpu_page
 from measuring import Bench
-from processes import PEERS, TITLES, Machine, missing
-from workloads import WORKLOADS
+from processes import PEERS, TITLES, Machine, lacking
+from records import Record
+from workloads import SUITES, Suite
 
 PAGES = Path(__file__).parents[2] / "docs/performance"
 LOUD = 0.3  # a load of the machine at which figures are doubtful
+THREADS = 2  # where a CPU computes
 
 # What makes a workload larger: title, workload, the setting of its spec, values.
 SCALES: Sequence[tuple[str, str, str, tuple[int, ...]]] = (
@@ -44,8 +52,15 @@ SCALES: Sequence[tuple[str, str, str, tuple[int, ...]]] = (
 
 
 def main() -> int:
-    options = _options()
-    conditions = reports.Conditions(_backend(options.backend), options.threads, os.getloadavg()[0])
+    parser = _parser()
+    options = parser.parse_args()
+    if options.records:
+        return _report(Record.joined([Record.read(file) for file in options.records]), options)
+    backend = _backend(options.backend)
+    suite = SUITES["cuda" if backend == "cupy" else "cpu"]
+    _check(options, suite, parser)
+    gpu = _gpu() if suite.device == "cuda" else None
+    conditions = Conditions.here(backend, options.threads, gpu)
     if conditions.load > LOUD:
         print(
             f"the machine has other work (load {conditions.load:.1f}): figures will be doubtful\n"
@@ -53,49 +68,65 @@ def main() -> int:
     cores = tuple(sorted(os.sched_getaffinity(0))[: options.threads])
     seconds = 3 if options.quick else options.seconds
     with tempfile.TemporaryDirectory() as folder:
-        machine = Machine(cores, Path(folder))
-        frameworks = ["weft"] if options.scaling else ["weft", *_installed(options.peers)]
-        bench = Bench(machine, conditions.backend, frameworks, seconds, options.busy)
-        run = _scaling if options.scaling else _steps
-        return run(bench, conditions, options)
+        machine = Machine(cores, Path(folder), gpu)
+        frameworks = ["weft"] if options.scaling else ["weft", *_able(options.peers, machine)]
+        bench = Bench(machine, backend, frameworks, seconds, options.busy)
+        if options.scaling:
+            return _scaling(bench, conditions, options)
+        record = _steps(bench, conditions, options)
+    return _report(record, options)
 
 
-def _steps(bench: Bench, conditions: reports.Conditions, options: argparse.Namespace) -> int:
+def _steps(bench: Bench, conditions: Conditions, options: argparse.Namespace) -> Record:
     """All frameworks on the workloads, quiet or busy."""
-    results = {}
-    for name in options.workloads or WORKLOADS:
+    record = Record(conditions, results := {}, profiles := {})
+    for name in options.workloads or bench.suite.workloads:
         results[name] = bench.measure(name)
-        print(reports.line(name, results[name]), flush=True)
-    if options.json:
-        raw = {n: {f: asdict(m) for f, m in found.items()} for n, found in results.items()}
-        _save(options.json, conditions, raw)
+        print(reports.line(bench.suite.workloads[name], results[name]), flush=True)
+        if conditions.gpu:
+            profiles[name] = bench.profile(name)
+        if options.json:
+            record.save(options.json)  # what there is so far
+    return record
+
+
+def _report(record: Record, options: argparse.Namespace) -> int:
+    """The page, if it is wanted, and the goals that are missed."""
+    conditions, results, suite = record.conditions, record.results, record.conditions.suite
+    if options.write and len(results) < len(suite.workloads):
+        absent = ", ".join(name for name in suite.workloads if name not in results)
+        sys.exit(f"--write needs all workloads: {absent} not measured")
     if options.write and options.busy:
         _write("busy.md", reports.busy_page(results, conditions))
     elif options.write:
-        _write("steps.md", reports.steps_page(results, conditions))
-        reports.steps_figure(results, PAGES / "steps.svg")
-    missed = reports.missed(results)
+        name = "gpu" if conditions.gpu else "steps"
+        page = gpu_page(record) if conditions.gpu else reports.steps_page(results, conditions)
+        _write(f"{name}.md", page)
+        reports.steps_figure(results, suite, PAGES / f"{name}.svg")
+    titles = {name: row.title for name, row in suite.workloads.items()}
+    missed = [*reports.missed(results, suite), *rates.missed(titles, record.profiles)]
     print("\n".join(["", *missed]) if missed else "\nevery goal is reached")
     return 1 if options.check and missed else 0
 
 
-def _scaling(bench: Bench, conditions: reports.Conditions, options: argparse.Namespace) -> int:
+def _scaling(bench: Bench, conditions: Conditions, options: argparse.Namespace) -> int:
     """Weft by batch size and depth."""
     scales = []
     for title, name, setting, values in SCALES:
-        if name in (options.workloads or WORKLOADS):
+        if name in (options.workloads or bench.suite.workloads):
             scale = reports.Scale(title, setting, values, bench.scale(name, setting, values))
             scales.append(scale)
             print(reports.scale_line(scale), flush=True)
     if options.json:
-        _save(options.json, conditions, [asdict(scale) for scale in scales])
+        raw = {"conditions": asdict(conditions), "scales": [asdict(scale) for scale in scales]}
+        options.json.write_text(json.dumps(raw), encoding="utf-8")
     if options.write:
         _write("scaling.md", reports.scaling_page(scales, conditions))
         reports.scaling_figure(scales, PAGES / "scaling.svg")
     return 0
 
 
-def _options() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     summary, _, details = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(
         prog="python benchmarks/steps",
@@ -104,55 +135,72 @@ def _options() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}")
-    add("--backend", default="tvm", help="of Weft (default: %(default)s)")
+    rows = "; ".join(f"on {s.device}: {', '.join(s.workloads)}" for s in SUITES.values())
+    add("workloads", nargs="*", metavar="WORKLOAD", help=rows)
+    add("--backend", default="tvm", help="of Weft; with `cupy` peers run on the GPU too "
+        "(default: %(default)s)")  # fmt: skip
     add("--peers", nargs="*", default=PEERS, choices=PEERS, help="(default: all of them)")
-    add("--threads", type=int, default=2, help="and cores (default: %(default)s)")
+    add("--threads", type=int, help=f"and cores (default: {THREADS}, with a GPU all)")
     add("--seconds", type=float, default=15, help="of turns by workload (default: %(default)s)")
     add("--quick", action="store_true", help="as --seconds 3")
     add("--busy", action="store_true", help="also beside a process that keeps all cores busy")
     add("--scaling", action="store_true", help="Weft alone, by batch size and by depth")
     add("--write", action="store_true", help="write the page in docs/performance")
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    add("--from", type=Path, metavar="FILE", nargs="+", dest="records",
+        help="measure nothing: take runs that --json wrote")  # fmt: skip
     add("--check", action="store_true", help="exit with 1 where a goal is missed")
-    options = parser.parse_args()
+    return parser
+
+
+def _check(options: argparse.Namespace, suite: Suite, parser: argparse.ArgumentParser) -> None:
+    """Leave where options don't fit the suite or each other, and fill in the threads."""
     for name in options.workloads:
-        if name not in WORKLOADS:
-            parser.error(f"no workload `{name}`: there are {', '.join(WORKLOADS)}")
+        if name not in suite.workloads:
+            known = ", ".join(suite.workloads)
+            parser.error(f"no workload `{name}` on {suite.device}: there are {known}")
     if options.write and options.workloads:
-        parser.error("--write needs all workloads: a page is one run")
+        parser.error("--write needs all workloads: a page is of all of them")
+    if suite.device != "cpu" and (options.busy or options.scaling):
+        parser.error("--busy and --scaling are of a CPU")
     allowed = len(os.sched_getaffinity(0))
+    if options.threads is None:
+        options.threads = min(THREADS, allowed) if suite.device == "cpu" else allowed
     if not 1 <= options.threads <= allowed:
         parser.error(f"--threads {options.threads}: this process may use {allowed} cores")
-    return options
 
 
 def _backend(name: str) -> str:
-    """The backend, or numpy and a word on why, where this one can't run."""
+    """The backend; numpy and a word on why, where one for CPUs can't run here."""
     from weft.compiler.errors import RunError
     from weft.runtime.backends import backend_named
 
     try:
         return backend_named(name).name
     except (ImportError, RunError) as error:
+        if name == "cupy":
+            sys.exit(f"nothing can be measured on a GPU here: {error}")
         print(f"Weft runs on numpy, since the backend `{name}` can't be had here: {error}\n")
         return "numpy"
 
 
-def _installed(peers: Sequence[str]) -> list[str]:
+def _gpu() -> Gpu:
+    try:
+        return Gpu()
+    except (OSError, DriverError) as error:
+        sys.exit(f"the GPU's memory can't be watched: {error}")
+
+
+def _able(peers: Sequence[str], machine: Machine) -> list[str]:
     """Those peers that can run here, with a word on the others."""
     found = []
     for peer in peers:
-        if lacking := missing(peer):
-            packages = ", ".join(lacking)
-            print(f"without {TITLES[peer]}: {packages} not installed (`pip install weft[bench]`)")
-        else:
+        lacks = lacking(peer, machine)
+        if lacks is None:
             found.append(peer)
+        else:
+            print(f"without {TITLES[peer]}: {lacks}")
     return found
-
-
-def _save(file: Path, conditions: reports.Conditions, raw: Any) -> None:
-    file.write_text(json.dumps({**asdict(conditions), "results": raw}), encoding="utf-8")
 
 
 def _write(name: str, page: str) -> None:

@@ -187,38 +187,39 @@ def block(p: Parameters, x: Array, heads: int, causal: bool, eps: float) -> Arra
     return x + dense(second, h)
 
 
-def transformer(p: Parameters, ids: Array) -> Array:
+def transformer(p: Parameters, ids: Array, heads: int = 4) -> Array:
     table = p["embedding_and_table"]["table"]
     x = table[ids] + p["learned_positions"]["table"]
     for layer in each(p, "transformer_encoder_prenorm"):
-        x = block(layer, x, heads=4, causal=True, eps=1e-5)
+        x = block(layer, x, heads, causal=True, eps=1e-5)
     return layer_norm(p["layer_norm"], x, 1e-5) @ table.T
 
 
-def vit(p: Parameters, x: Array, seen: Statistics) -> Array:
-    x = conv(p["patch_embedding"]["conv"], x, stride=4, padding="VALID")
+def vit(p: Parameters, x: Array, seen: Statistics, heads: int = 3) -> Array:
+    to_patches = p["patch_embedding"]["conv"]
+    x = conv(to_patches, x, stride=len(to_patches["w"]), padding="VALID")
     x = x.reshape(len(x), -1, x.shape[-1])
     token = jnp.broadcast_to(p["class_token"]["token"], (len(x), 1, x.shape[-1]))
     x = jnp.concatenate([token, x], 1) + p["learned_positions"]["table"]
     for layer in each(p, "transformer_encoder_prenorm"):
-        x = block(layer, x, heads=3, causal=False, eps=1e-6)
+        x = block(layer, x, heads, causal=False, eps=1e-6)
     return dense(p["dense"], layer_norm(p["layer_norm"], x, 1e-6)[:, 0])
 
 
 # -- training --------------------------------------------------------------------------------------
 
 
-def of_rows(net: Callable[[Parameters, Array], Array]) -> Objective:
+def of_rows(net: Callable[..., Array]) -> Objective:
     """Cross-entropy of a net without batch normalisation."""
-    return lambda p, x, y: (cross_entropy(net(p["net"], x), y), [])
+    return lambda p, x, y, **unseen: (cross_entropy(net(p["net"], x, **unseen), y), [])
 
 
-def of_pictures(net: Callable[[Parameters, Array, Statistics], Array]) -> Objective:
+def of_pictures(net: Callable[..., Array]) -> Objective:
     """Cross-entropy of a net for pictures, and what its batch normalisations have seen."""
 
-    def objective(p: Parameters, x: Array, y: Array) -> tuple[Array, Statistics]:
+    def objective(p: Parameters, x: Array, y: Array, **unseen: int) -> tuple[Array, Statistics]:
         seen: Statistics = []
-        return cross_entropy(net(p["net"], x, seen), y), seen
+        return cross_entropy(net(p["net"], x, seen, **unseen), y), seen
 
     return objective
 
@@ -235,6 +236,8 @@ MODELS: Mapping[str, Objective] = {
     "transformer": of_rows(transformer),
     "vit": of_pictures(vit),
 }
+
+UNSEEN = ("heads",)  # settings of nets that their parameters don't show
 
 OPTIMISERS: Mapping[str, Callable[[float], optax.GradientTransformation]] = {
     "adam": optax.adam,
@@ -259,22 +262,39 @@ def nested(parameters: Mapping[str, np.ndarray]) -> Parameters:
     return tree
 
 
-def channels_last(array: np.ndarray) -> Array:
+def channels_last(array: np.ndarray) -> np.ndarray:
     """A field of a batch; pictures with their channels last."""
-    return jnp.array(array.transpose(0, 2, 3, 1) if array.ndim == 4 else array)
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+
+
+def lacking() -> str | None:
+    """What keeps JAX from a GPU; None where it can run on one."""
+    if jax.default_backend() == "gpu":
+        return None
+    return f"JAX {jax.__version__} has no CUDA plugin that finds a GPU"
 
 
 def start(
     name: str,
+    settings: Mapping[str, int],
     optimiser: tuple[str, float],
     parameters: Mapping[str, np.ndarray],
     batches: Sequence[Mapping[str, np.ndarray]],
+    device: str = "cpu",
+    tf32: bool = False,
 ) -> Callable[[int], Array]:
-    """A function that trains on a batch, by its number, and gives the loss before the update."""
+    """A function that trains on a batch, by its number, and gives the loss before the update.
+
+    Batches come from the host's memory, from where a GPU fetches them while it computes.
+    """
+    if device == "cuda":
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "float32")
     kind, rate = optimiser
-    objective, optimizer = MODELS[name], OPTIMISERS[kind](rate)
+    unseen = {key: settings[key] for key in UNSEEN if key in settings}
+    objective, optimizer = partial(MODELS[name], **unseen), OPTIMISERS[kind](rate)
     p = nested(parameters)
-    fields = [{k: channels_last(a) for k, a in b.items()} for b in batches]
+    placed = jnp.array if device == "cpu" else np.ascontiguousarray
+    fields = [{k: placed(channels_last(a)) for k, a in b.items()} for b in batches]
     shapes = jax.eval_shape(objective, p, **fields[0])[1]
     running = [(jnp.zeros(mean.shape), jnp.ones(var.shape)) for mean, var in shapes]
     state = p, optimizer.init(p), running

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from processes import Machine, Worker
-from workloads import BATCHES, prepared
+from workloads import BATCHES, SUITES, Settings, Suite, prepared
 
 LOSSES = 8  # so many steps must have the same losses
 TOLERANCE = 1e-3  # relative to each loss
@@ -30,9 +30,9 @@ class Measured:
     imported: float  # from the start of the process until the framework is there
     cold: float  # from there to the first loss, with nothing compiled before
     warm: float  # the same in another process, with what the first one has kept on disk
-    base: int  # resident after the import
+    base: int  # resident after the import; on a GPU nothing is
     losses: list[float]
-    peak: int = 0  # resident at most, in the second process
+    peak: int = 0  # resident at most, in the second process; on a GPU, taken of its memory
     steps: list[float] = field(default_factory=list)  # seconds a step, by turn
     busy: list[float] = field(default_factory=list)  # the same beside a busy process
 
@@ -59,12 +59,17 @@ class Bench:
     seconds: float  # of turns, for a workload
     busy: bool = False
 
+    @property
+    def suite(self) -> Suite:
+        return SUITES[self.machine.device]
+
     def measure(self, name: str) -> dict[str, Measured]:
         """All frameworks on one workload."""
+        given = self.suite.workloads[name].given
         with ExitStack() as stack:
             found, workers = {}, []
             for framework in self.frameworks:
-                worker, measured = self._begun(stack, framework, name, {})
+                worker, measured = self._begun(stack, framework, name, given)
                 workers.append(worker)
                 found[framework] = measured
             agree(name, found)
@@ -74,40 +79,60 @@ class Bench:
     def scale(self, name: str, setting: str, values: Sequence[int]) -> list[Measured]:
         """Weft's step for each value of a setting of the spec; these take turns too."""
         with ExitStack() as stack:
-            begun = [self._begun(stack, "weft", name, {setting: value}) for value in values]
+            given = self.suite.workloads[name].given
+            begun = [
+                self._begun(stack, "weft", name, {**given, setting: value}) for value in values
+            ]
             workers, found = map(list, zip(*begun, strict=True))
             self._take_turns(workers, found)
         return found
 
+    def profile(self, name: str) -> dict[str, Any]:
+        """What `weft profile --json` prints of a workload."""
+        given = self.suite.workloads[name].given
+        found: dict[str, Any] = Worker.once(self.machine, self._job("profile", name, given))
+        return found
+
+    def _job(self, kind: str, name: str, settings: Settings) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "spec": self.suite.spec(name),
+            "settings": settings,
+            "backend": self.backend,
+        }
+
     def _begun(
-        self, stack: ExitStack, framework: str, name: str, settings: Mapping[str, int]
+        self, stack: ExitStack, framework: str, name: str, settings: Settings
     ) -> tuple[Worker, Measured]:
         """A worker that has trained LOSSES steps, after another one that has filled the cache."""
         varied = "".join(f"-{key}-{value}" for key, value in settings.items())
         start = self.machine.folder / f"{name}{varied}.npz"
         if not start.exists():
-            prepared(name, settings).save(start)
+            prepared(self.suite.spec(name), settings).save(start)
         cache = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.machine.folder)))
+        row = self.suite.workloads[name]
         job: Mapping[str, Any] = {
+            **self._job("train", name, settings),
             "framework": framework,
-            "workload": name,
-            "settings": settings,
-            "backend": self.backend,
+            "optimiser": (row.optimiser, row.rate),
             "start": str(start),
             "batches": BATCHES,
         }
         first = Worker(self.machine, cache, job)
         cold = first.answer()
         first.close()
-        worker = Worker(self.machine, cache, job)
-        stack.callback(worker.close)
-        warm = worker.answer()
+        with self.machine.watched() as seen:
+            worker = Worker(self.machine, cache, job)
+            stack.callback(worker.close)
+            warm = worker.answer()
+            losses = [warm["loss"], *worker.ask("losses", LOSSES - 1)]
         return worker, Measured(
             imported=min(cold["imported"], warm["imported"]),
             cold=cold["first"],
             warm=warm["first"],
-            base=warm["base"],
-            losses=[warm["loss"], *worker.ask("losses", LOSSES - 1)],
+            base=warm["base"] if seen is None else 0,
+            losses=losses,
+            peak=seen.most if seen is not None else 0,
         )
 
     def _take_turns(self, workers: Sequence[Worker], found: Sequence[Measured]) -> None:
@@ -133,7 +158,7 @@ class Bench:
                         found[k].busy.append(turn(k))
                         other.ask("rest")
         for worker, measured in zip(workers, found, strict=True):
-            measured.peak = worker.ask("peak")
+            measured.peak = measured.peak or worker.ask("peak")
 
     @contextmanager
     def _busy_process(self) -> Iterator[Worker | None]:
@@ -141,7 +166,7 @@ class Bench:
         if not self.busy:
             yield None
             return
-        other = Worker(self.machine, self.machine.folder, {"framework": "busy"})
+        other = Worker(self.machine, self.machine.folder, {"kind": "busy"})
         try:
             yield other
         finally:

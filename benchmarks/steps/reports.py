@@ -1,29 +1,25 @@
-"""What was measured, as lines, as pages for docs/performance, and as figures."""
+"""What was measured on a CPU and on a GPU: lines, pages for docs/performance, and figures."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from math import exp, log
 from pathlib import Path
 from statistics import quantiles
 from typing import TYPE_CHECKING
 
 import numpy as np
+from conditions import Conditions
 from measuring import LOSSES, TOLERANCE, Found, Measured, apart
 from processes import PEERS, TITLES
-from workloads import GEOMETRIC_MEAN_GOAL, WORKLOADS
+from workloads import Suite, Workload
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Results = Mapping[str, Found]  # by workload
 
-MEMORY_GOAL = 0.7  # of PyTorch's
-COLD_GOAL = 0.5  # of torch.compile's
-WARM_GOAL = 0.5  # seconds
 BUSY_GOAL = 3.0  # times the step on a quiet machine
 
 # Middle tones, which are legible on white and on black, as in docs/make_figures.py.
@@ -45,7 +41,6 @@ STYLE = {
     "xtick.color": GREY,
     "ytick.color": GREY,
 }
-PACKAGES = ("numpy", "apache-tvm", "torch", "jax", "jaxlib", "optax")
 
 
 # -- numbers ---------------------------------------------------------------------------------------
@@ -117,16 +112,16 @@ class Scale:
         return Line.through(self.values, [measured.cold for measured in self.found])
 
 
-def missed(results: Results) -> list[str]:
+def missed(results: Results, suite: Suite) -> list[str]:
     """The goals of a run that it doesn't reach, in words; without a peer its goals are open."""
     found = []
     for name, row in results.items():
-        title, weft = WORKLOADS[name].title, row["weft"]
+        title, weft = suite.workloads[name].title, row["weft"]
         judged = [
-            ("step over the best peer's", to_best(row), WORKLOADS[name].goal),
-            ("peak memory over PyTorch's", against(row, "torch", _peak), MEMORY_GOAL),
-            ("cold start over torch.compile's", against(row, "torch.compile", _cold), COLD_GOAL),
-            ("seconds of a warm start", weft.warm, WARM_GOAL),
+            ("step over the best peer's", to_best(row), suite.workloads[name].goal),
+            ("peak memory over PyTorch's", against(row, "torch", _peak), suite.memory),
+            ("cold start over torch.compile's", against(row, "torch.compile", _cold), suite.cold),
+            ("seconds of a warm start", weft.warm, suite.warm),
             (
                 "times as long beside a busy process",
                 weft.slowdown if weft.busy else None,
@@ -136,11 +131,12 @@ def missed(results: Results) -> list[str]:
         found += [
             f"{title}: {what} is {value:.2f}, not {goal}"
             for what, value, goal in judged
-            if value is not None and value > goal
+            if value is not None and goal is not None and value > goal
         ]
     ratios = [ratio for row in results.values() if (ratio := to_best(row)) is not None]
-    if len(ratios) == len(WORKLOADS) and geometric_mean(ratios) > GEOMETRIC_MEAN_GOAL:
-        found.append(f"geometric mean {geometric_mean(ratios):.2f}, not {GEOMETRIC_MEAN_GOAL}")
+    if suite.mean is not None and len(ratios) == len(suite.workloads):
+        mean = geometric_mean(ratios)
+        found += [f"geometric mean {mean:.2f}, not {suite.mean}"] if mean > suite.mean else []
     return found
 
 
@@ -155,19 +151,20 @@ def _cold(measured: Measured) -> float:
 # -- lines, as the run goes on ---------------------------------------------------------------------
 
 
-def line(name: str, found: Found) -> str:
+def line(row: Workload, found: Found) -> str:
     """One workload."""
     parts = []
     for framework, m in found.items():
         slower = f", busy {m.slowdown:.1f} x" if m.busy else ""
+        before = f" ({_mb(m.base)} at first)" if m.base else ""
         parts.append(
             f"  {TITLES[framework]:13} {_ms(m.step):>9} ms ±{spread(m.steps):4.0%}{slower}   "
-            f"{_mb(m.peak):>5} MB ({_mb(m.base)} at first)   "
+            f"{_mb(m.peak):>5} MB{before}   "
             f"cold {m.cold:6.2f} s   warm {m.warm:5.2f} s   import {m.imported:.2f} s"
         )
-    ratio, goal = to_best(found), WORKLOADS[name].goal
-    end = "" if ratio is None else f": {ratio:.2f} of the best peer (at most {goal})"
-    title = f"{WORKLOADS[name].title}{end}; losses differ by {apart(found):.1e}"
+    ratio = to_best(found)
+    end = "" if ratio is None else f": {ratio:.2f} of the best peer (at most {row.goal})"
+    title = f"{row.title}{end}; losses differ by {apart(found):.1e}"
     return "\n".join([title, *parts])
 
 
@@ -187,67 +184,55 @@ def scale_line(scale: Scale) -> str:
 # -- pages -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """Where and how a run was made."""
-
-    backend: str
-    threads: int
-    load: float  # average of the minute before: 0 on a machine with nothing else to do
-
-    def words(self) -> str:
-        found = [f"Python {platform.python_version()}"]
-        for package in PACKAGES:
-            try:
-                found.append(f"{package} {version(package)}")
-            except PackageNotFoundError:
-                continue
-        return (
-            f"Weft's backend is `{self.backend}`; {self.threads} threads on {self.threads} cores "
-            f"of {_processor()}, {_memory()}; {', '.join(found)}. "
-            f"The load of the machine before the run was {self.load:.1f}."
-        )
-
-
 def steps_page(results: Results, conditions: Conditions) -> str:
     """Step times, memory and starts against the peers."""
-    ratios = [ratio for found in results.values() if (ratio := to_best(found)) is not None]
-    mean = f"Geometric mean of the ratios: **{geometric_mean(ratios):.2f}** " if ratios else ""
-    goal = f"(goal {GEOMETRIC_MEAN_GOAL})." if ratios else ""
-    differ = max(apart(found) for found in results.values())
+    suite = conditions.suite
     return f"""# Training steps against PyTorch and JAX
 
 Written by `python benchmarks/steps --write`. {conditions.words()}
 
 ![Step times over that of the fastest peer](steps.svg)
 
-A whole training step in milliseconds: forward, backward and update. The frameworks take turns, and
-medians of turns are compared. All begin with the same parameters and see the same batches: the
-losses of the first {LOSSES} steps differ by at most {differ:.0e} of themselves, where {TOLERANCE:g}
-is allowed. PyTorch has its default layout and fused optimisers, torch.compile its default mode over
-model and loss, JAX one jitted step with donated buffers and channels last.
+{how_measured(results)}
 
-{_steps_table(results)}
+{steps_table(results, suite)}
 
-{mean}{goal}
+{mean_of_ratios(results, suite)}
 
 Peak resident memory of each process in MB, and what it had after the import of its framework:
 
-{_memory_table(results)}
+{memory_table(results, suite)}
 
 Seconds from the imported framework to the first loss: with nothing compiled before (cold), and in
 another process with what the first has kept on disk (warm). The time of the import itself is in
 parentheses.
 
-{_starts_table(results)}
+{starts_table(results, suite)}
 """
+
+
+def how_measured(results: Results) -> str:
+    """What a time of a step is, and why times can be compared."""
+    differ = max(apart(found) for found in results.values())
+    return f"""A whole training step in milliseconds: forward, backward and update. The frameworks
+take turns, and medians of turns are compared. All begin with the same parameters and see the same
+batches: the losses of the first {LOSSES} steps differ by at most {differ:.0e} of themselves, where
+{TOLERANCE:g} is allowed. PyTorch has its default layout and fused optimisers, torch.compile its
+default mode over model and loss, JAX one jitted step with donated buffers and channels last."""
+
+
+def mean_of_ratios(results: Results, suite: Suite) -> str:
+    ratios = [ratio for found in results.values() if (ratio := to_best(found)) is not None]
+    if not ratios:
+        return "No peer was there to compare with."
+    return f"Geometric mean of the ratios: **{geometric_mean(ratios):.2f}**{_goal(suite.mean)}."
 
 
 def busy_page(results: Results, conditions: Conditions) -> str:
     """How much longer steps take beside a process that keeps all cores busy."""
     names = _frameworks(results)
     rows = [
-        [WORKLOADS[w].title, *(f"{found[n].slowdown:.2f}" for n in names)]
+        [conditions.suite.workloads[w].title, *(f"{found[n].slowdown:.2f}" for n in names)]
         for w, found in results.items()
     ]
     return f"""# Training steps beside a busy process
@@ -258,7 +243,7 @@ How many times as long a step takes while a second process keeps all cores busy,
 and without it. With half of the cores' time for each, 2 is the least that can be expected of a step
 that uses all of them.
 
-{_table(["workload", *(TITLES[n] for n in names)], rows)}
+{table(["workload", *(TITLES[n] for n in names)], rows)}
 
 The goal for Weft is {BUSY_GOAL:.0f} at most.
 """
@@ -288,64 +273,75 @@ The straight line nearest to the times of a step, in milliseconds: a fixed time,
 example or layer. R² is the share of the variance that the line explains; beside it, how far off a
 point is at most.
 
-{_table(heads, rows)}
+{table(heads, rows)}
 
 A cold start, in seconds, by depth:
 
-{_table(heads, compiling)}
+{table(heads, compiling)}
 """
 
 
 _SETTINGS = {"size": "batch size", "depth": "depth"}
 
 
-def _steps_table(results: Results) -> str:
+def steps_table(results: Results, suite: Suite) -> str:
     names = _frameworks(results)
     rows = []
     for workload, found in results.items():
-        ratio = to_best(found)
-        end = ["", ""] if ratio is None else [f"**{ratio:.2f}**", str(WORKLOADS[workload].goal)]
-        row = WORKLOADS[workload]
+        row, ratio = suite.workloads[workload], to_best(found)
+        end = ["", ""] if ratio is None else [f"**{ratio:.2f}**", str(row.goal)]
         start = [row.title, str(row.batch), row.optimiser]
         rows.append([*start, *(_ms(found[n].step) for n in names), *end])
     heads = ["workload", "batch", "optimiser", *(TITLES[n] for n in names)]
     heads += ["Weft / best peer", "goal"]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
-def _memory_table(results: Results) -> str:
+def memory_table(results: Results, suite: Suite) -> str:
     names = _frameworks(results)
     rows = []
     for workload, found in results.items():
         ratio = against(found, "torch", _peak)
-        cells = [f"{_mb(found[n].peak)} ({_mb(found[n].base)})" for n in names]
-        end = "" if ratio is None else f"**{ratio:.2f}**"
-        rows.append([WORKLOADS[workload].title, *cells, end])
-    heads = ["workload", *(TITLES[n] for n in names), f"Weft / PyTorch (goal {MEMORY_GOAL})"]
-    return _table(heads, rows)
+        rows.append(
+            [
+                suite.workloads[workload].title,
+                *(_peak_and_base(found[n]) for n in names),
+                "" if ratio is None else f"**{ratio:.2f}**",
+            ]
+        )
+    heads = ["workload", *(TITLES[n] for n in names), f"Weft / PyTorch{_goal(suite.memory)}"]
+    return table(heads, rows)
 
 
-def _starts_table(results: Results) -> str:
+def _peak_and_base(measured: Measured) -> str:
+    return _mb(measured.peak) + (f" ({_mb(measured.base)})" if measured.base else "")
+
+
+def starts_table(results: Results, suite: Suite) -> str:
     names = _frameworks(results)
     rows = []
     for workload, found in results.items():
         ratio = against(found, "torch.compile", _cold)
         cells = [f"{found[n].cold:.2f}, {found[n].warm:.2f}" for n in names]
         end = "" if ratio is None else f"**{ratio:.2f}**"
-        rows.append([WORKLOADS[workload].title, *cells, end])
+        rows.append([suite.workloads[workload].title, *cells, end])
     heads = []
     for name in names:
         imported = min(found[name].imported for found in results.values())
         heads.append(f"{TITLES[name]} ({imported:.2f})")
-    last = f"cold: Weft / torch.compile (goal {COLD_GOAL})"
-    return _table(["workload: cold, warm", *heads, last], rows)
+    last = f"cold: Weft / torch.compile{_goal(suite.cold)}"
+    return table(["workload: cold, warm", *heads, last], rows)
+
+
+def _goal(goal: float | None) -> str:
+    return "" if goal is None else f" (goal {goal})"
 
 
 def _frameworks(results: Results) -> list[str]:
     return list(next(iter(results.values())))
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = ["---", *("---:" for _ in heads[1:])]
     return "\n".join(f"| {' | '.join(row)} |" for row in [heads, rule, *rows])
 
@@ -360,22 +356,10 @@ def _mb(count: float) -> str:
     return f"{count / 1e6:.0f}"
 
 
-def _processor() -> str:
-    for row in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if row.startswith("model name"):
-            return row.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _memory() -> str:
-    first = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()[0]
-    return f"{int(first.split()[1]) / (1 << 20):.0f} GiB"
-
-
 # -- figures ---------------------------------------------------------------------------------------
 
 
-def steps_figure(results: Results, file: Path) -> None:
+def steps_figure(results: Results, suite: Suite, file: Path) -> None:
     """A row for each workload, with a dot for each framework: its step over the best peer's."""
 
     def draw(axes: Axes) -> None:
@@ -388,14 +372,15 @@ def steps_figure(results: Results, file: Path) -> None:
             size = 42 if framework == "weft" else 22
             label, colour = TITLES[framework], COLOURS[framework]
             axes.scatter(ratios, rows, size, color=colour, label=label, zorder=3)
-        goals = [WORKLOADS[name].goal for name in results]
+        titled = [suite.workloads[name] for name in results]
+        goals = [row.goal for row in titled]
         axes.scatter(goals, rows, 60, marker="|", color=GREY, label="goal for Weft")
         axes.axvline(1, color=GREY, linewidth=0.7)
         axes.set_xscale("log")
         ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10]
         axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
         axes.minorticks_off()
-        axes.set_yticks(rows, [WORKLOADS[name].title for name in results])
+        axes.set_yticks(rows, [row.title for row in titled])
         axes.invert_yaxis()
         axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.5)
         axes.set_xlabel("time of a step, that of the fastest peer being 1")

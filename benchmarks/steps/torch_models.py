@@ -191,13 +191,20 @@ class Positions(nn.Module):
 class Transformer(nn.Module):
     """One table turns characters into vectors, and vectors into logits."""
 
-    def __init__(self, depth: int = 4, width: int = 128, symbols: int = 96) -> None:
+    def __init__(
+        self,
+        depth: int = 4,
+        units: int = 128,
+        heads: int = 4,
+        tokens: int = 128,
+        symbols: int = 96,
+    ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(symbols, width)
+        self.embedding = nn.Embedding(symbols, units)
         self.body = nn.Sequential(
-            Positions(128, width),
-            *(Block(width, heads=4, causal=True) for _ in range(depth)),
-            nn.LayerNorm(width),
+            Positions(tokens, units),
+            *(Block(units, heads, causal=True) for _ in range(depth)),
+            nn.LayerNorm(units),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -205,7 +212,7 @@ class Transformer(nn.Module):
 
 
 class Patches(nn.Module):
-    def __init__(self, width: int, patch: int = 4) -> None:
+    def __init__(self, width: int, patch: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, width, patch, patch)
 
@@ -223,11 +230,14 @@ class ClassToken(nn.Module):
 
 
 class Vit(nn.Module):
-    def __init__(self, depth: int = 12, width: int = 192) -> None:
+    def __init__(
+        self, depth: int = 12, width: int = 192, heads: int = 3, side: int = 32, patch: int = 4
+    ) -> None:
         super().__init__()
+        tokens = 1 + (side // patch) ** 2
         self.body = nn.Sequential(
-            *(Patches(width), ClassToken(width), Positions(65, width)),
-            *(Block(width, heads=3, eps=1e-6) for _ in range(depth)),
+            *(Patches(width, patch), ClassToken(width), Positions(tokens, width)),
+            *(Block(width, heads, eps=1e-6) for _ in range(depth)),
             nn.LayerNorm(width, 1e-6),
         )
         self.head = nn.Linear(width, 10)
@@ -263,7 +273,7 @@ MODELS: Mapping[str, tuple[Callable[..., nn.Module], Callable[..., Tensor]]] = {
     "vgg": (vgg, of_classes),
     "unet": (UNet, of_classes),
     "vae": (Autoencoder, of_code),
-    "lstm": (Lstm, of_symbols),
+    "lstm": (lambda units=128, tokens=64: Lstm(units=units), of_symbols),
     "transformer": (Transformer, of_symbols),
     "vit": (Vit, of_classes),
 }
@@ -303,21 +313,44 @@ def take_over(net: nn.Module, values: Sequence[np.ndarray]) -> None:
         parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)))
 
 
+def set_up_cuda(tf32: bool) -> None:
+    """Choose the fastest of cuDNN's ways by trying them, as JAX does, and round just when told."""
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = True
+
+
+def lacking() -> str | None:
+    """What keeps PyTorch from a GPU; None where it can run on one."""
+    if torch.version.cuda is None:
+        return f"PyTorch {torch.__version__} is built without CUDA"
+    return None if torch.cuda.is_available() else "PyTorch finds no GPU"
+
+
 def start(
     name: str,
     settings: Mapping[str, int],
     optimiser: tuple[str, float],
     parameters: Mapping[str, np.ndarray],
     batches: Sequence[Mapping[str, np.ndarray]],
-    threads: int,
-    compiled: bool,
+    threads: int = 1,
+    compiled: bool = False,
+    device: str = "cpu",
+    tf32: bool = False,
 ) -> Callable[[int], Tensor]:
-    """A function that trains on a batch, by its number, and gives the loss before the update."""
+    """A function that trains on a batch, by its number, and gives the loss before the update.
+
+    Batches come from the host's memory, from where a GPU fetches them while it computes.
+    """
     torch.set_num_threads(threads)
+    if device == "cuda":
+        set_up_cuda(tf32)
     make, objective = MODELS[name]
-    net = make(**settings)
+    net = make(**settings).to(device)
     take_over(net, list(parameters.values()))
     tensors: list[Fields] = [{k: torch.from_numpy(a) for k, a in b.items()} for b in batches]
+    if device == "cuda":
+        tensors = [{k: t.pin_memory() for k, t in fields.items()} for fields in tensors]
     kind, rate = optimiser
     optimizer = OPTIMISERS[kind]([p for _, p in owned(net)], rate)
     if compiled:
@@ -325,7 +358,7 @@ def start(
 
     def step(i: int) -> Tensor:
         optimizer.zero_grad()
-        loss = objective(net, **tensors[i])
+        loss = objective(net, **{k: t.to(device, non_blocking=True) for k, t in tensors[i].items()})
         loss.backward()
         optimizer.step()
         return loss.detach()

@@ -5,8 +5,10 @@
             time 1 20                     seconds      that 20 steps took, after 1 more
             peak                          bytes
 
-So each framework has its own memory and its own threads, and they take turns. The framework `busy`
-uses all cores between `work` and `rest`. A worker ends when its parent does.
+So each framework has its own memory and its own threads, and they take turns. Jobs of other kinds:
+`lacking` answers with what keeps the framework from a GPU, or null, `profile` with what `weft
+profile --json` prints, and `busy` uses all cores between `work` and `rest`. A worker ends when its
+parent does.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +30,8 @@ Job = Mapping[str, Any]
 def weft_starter(job: Job) -> Starter:
     """The step as the trainer runs it."""
     import numpy as np
-    from workloads import SPECS, Start
+    from workloads import Start
 
-    import weft
     from weft.runtime.backends import backend_named
     from weft.runtime.session import aligned_zeros, session_for
 
@@ -42,7 +44,7 @@ def weft_starter(job: Job) -> Starter:
 
     def start() -> Step:
         np.seterr(all="ignore")
-        loaded = weft.load(SPECS / f"{job['workload']}.weft", **job["settings"]).loaded
+        loaded = experiment(job).loaded
         given = Start.read(Path(job["start"]))
         session = session_for(loaded, backend)
         session.initialise(0)
@@ -51,25 +53,46 @@ def weft_starter(job: Job) -> Starter:
             tensors[name][...] = value
         batches = [{k: aligned(a) for k, a in batch.items()} for batch in given.batches]
         train = session.step("train_step", loaded.experiment.settings.batch)
-        return lambda i: train(batches[i])["loss"]
+        return lambda i: Loss(train(batches[i]))
 
     return start
 
 
+@dataclass(frozen=True)
+class Loss:
+    """The loss among the results of a step, which a GPU need not have yet."""
+
+    results: Mapping[str, Any]
+
+    def __float__(self) -> float:
+        return float(self.results["loss"])
+
+
+def experiment(job: Job) -> Any:
+    """The spec, as `weft.load` gives it."""
+    from workloads import SPECS
+
+    import weft
+
+    return weft.load(SPECS / f"{job['spec']}.weft", **job["settings"])
+
+
 def torch_starter(job: Job, compiled: bool = False) -> Starter:
     import torch_models
-    from workloads import WORKLOADS, Start, arranged
+    from workloads import Start, arranged
 
     def start() -> Step:
-        given, row = Start.read(Path(job["start"])), WORKLOADS[job["workload"]]
+        given = Start.read(Path(job["start"]))
         return torch_models.start(
-            job["workload"],
-            {k: v for k, v in job["settings"].items() if k != "size"},
-            (row.optimiser, row.rate),
+            job["spec"],
+            of_the_net(job),
+            job["optimiser"],
             arranged(given.parameters),
             given.batches,
             threads=len(job["cores"]),
             compiled=compiled,
+            device=job["device"],
+            tf32=rounds(job),
         )
 
     return start
@@ -81,16 +104,47 @@ def compiled_starter(job: Job) -> Starter:
 
 def jax_starter(job: Job) -> Starter:
     import jax_models
-    from workloads import WORKLOADS, Start, arranged
+    from workloads import Start, arranged
 
     def start() -> Step:
-        given, row = Start.read(Path(job["start"])), WORKLOADS[job["workload"]]
-        optimiser = row.optimiser, row.rate
+        given = Start.read(Path(job["start"]))
         return jax_models.start(
-            job["workload"], optimiser, arranged(given.parameters), given.batches
+            job["spec"],
+            of_the_net(job),
+            job["optimiser"],
+            arranged(given.parameters),
+            given.batches,
+            device=job["device"],
+            tf32=rounds(job),
         )
 
     return start
+
+
+def of_the_net(job: Job) -> Mapping[str, Any]:
+    """The settings that say what net it is."""
+    return {k: v for k, v in job["settings"].items() if k not in ("size", "precision")}
+
+
+def rounds(job: Job) -> bool:
+    """Whether products may round their factors to TF32."""
+    return job["settings"].get("precision") == "tf32"
+
+
+def lacking(framework: str) -> str | None:
+    """What keeps a framework from a GPU."""
+    import importlib
+
+    module = importlib.import_module(NETS[framework])
+    found: str | None = module.lacking()
+    return found
+
+
+def profiled(job: Job) -> Mapping[str, Any]:
+    """What each kernel of Weft's step takes, beside what the device does at its best."""
+    from weft.cli.profile import report
+
+    return report(experiment(job).profile(job["backend"]), None)
 
 
 FRAMEWORKS: Mapping[str, Callable[[Job], Starter]] = {
@@ -98,6 +152,12 @@ FRAMEWORKS: Mapping[str, Callable[[Job], Starter]] = {
     "torch": torch_starter,
     "torch.compile": compiled_starter,
     "jax": jax_starter,
+}
+# Where the nets of the peers are.
+NETS: Mapping[str, str] = {
+    "torch": "torch_models",
+    "torch.compile": "torch_models",
+    "jax": "jax_models",
 }
 
 
@@ -140,9 +200,13 @@ def main() -> None:
 
     job = json.loads(sys.stdin.readline())
     os.sched_setaffinity(0, job["cores"])  # before libraries count the cores
-    if job["framework"] == "busy":
-        keep_busy(len(job["cores"]), answer)
-        return
+    match job["kind"]:
+        case "busy":
+            return keep_busy(len(job["cores"]), answer)
+        case "lacking":
+            return answer(lacking(job["framework"]))
+        case "profile":
+            return answer(profiled(job))
     start = FRAMEWORKS[job["framework"]](job)
     imported, base = time.monotonic(), memory("VmRSS")
     step = start()

@@ -1,13 +1,13 @@
 """The training steps that are measured, and the numbers that they all start from.
 
-A workload is a row here, a spec of its name in benchmarks/specs, and a net of its name in
+A workload is a row here, a spec in benchmarks/specs, and a net of the spec's name in
 torch_models.py and jax_models.py. Worker processes read this file too, so it imports no framework.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,15 @@ SPECS = Path(__file__).parents[1] / "specs"
 BATCHES = 4  # different ones, which come again and again
 
 Arrays = dict[str, np.ndarray]
+Settings = Mapping[str, int | str]  # of a spec
 
 
 @dataclass(frozen=True)
 class Workload:
     """What readers call it, how it learns, and how long Weft may take over the best peer.
 
-    Batch, optimiser and rate are those of the spec.
+    Optimiser and rate are those of the spec, which has the workload's name unless `spec` is another
+    one. `settings` are what the spec has otherwise by itself.
     """
 
     title: str
@@ -30,9 +32,31 @@ class Workload:
     optimiser: str
     rate: float
     goal: float
+    spec: str = ""
+    settings: Settings = field(default_factory=dict)
+
+    @property
+    def given(self) -> Settings:
+        """All settings, with the size of a batch."""
+        return {"size": self.batch, **self.settings}
 
 
-WORKLOADS: Mapping[str, Workload] = {
+@dataclass(frozen=True)
+class Suite:
+    """What is measured on one kind of device, and what Weft is to reach there, if anything."""
+
+    device: str  # where peers run: `cpu` or `cuda`
+    workloads: Mapping[str, Workload]
+    mean: float | None = None  # geometric mean of the steps over the best peer's
+    memory: float | None = None  # over PyTorch's
+    cold: float | None = None  # over torch.compile's
+    warm: float | None = None  # seconds
+
+    def spec(self, name: str) -> str:
+        return self.workloads[name].spec or name
+
+
+_ON_CPU: Mapping[str, Workload] = {
     "perceptron": Workload("perceptron 64-64-10", 32, "adam", 1e-3, 0.2),
     "deep_perceptron": Workload("perceptron 784-512-512-10", 128, "adamw", 1e-3, 0.8),
     "lenet": Workload("LeNet-5, 28 x 28", 64, "momentum", 0.01, 0.9),
@@ -44,7 +68,40 @@ WORKLOADS: Mapping[str, Workload] = {
     "transformer": Workload("transformer, 4 x 128, 128 tokens", 16, "adamw", 1e-3, 0.8),
     "vit": Workload("ViT-Tiny, 3 x 32 x 32", 32, "adamw", 1e-3, 0.8),
 }
-GEOMETRIC_MEAN_GOAL = 0.6
+
+# A GPU is done with these before a host has launched their kernels one by one.
+_SMALL = ("perceptron", "deep_perceptron", "lenet", "resnet", "vae", "lstm", "transformer")
+_SMALL_GOAL, _LARGE_GOAL = 0.5, 1.2
+
+
+def _large(title: str, spec: str, batch: int, **settings: int) -> Workload:
+    row = replace(_ON_CPU[spec], title=title, batch=batch, goal=_LARGE_GOAL)
+    return replace(row, spec=spec, settings=settings)
+
+
+_ON_GPU: Mapping[str, Workload] = {
+    **{name: replace(_ON_CPU[name], goal=_SMALL_GOAL) for name in _SMALL},
+    "resnet_256": _large("ResNet-20, batches of 256", "resnet", 256),
+    "resnet_1024": _large("ResNet-20, batches of 1,024", "resnet", 1024),
+    "lstm_256": _large("LSTM of 512, 256 steps", "lstm", 64, tokens=256, units=512),
+    "transformer_768": _large(
+        "transformer, 12 x 768, 1,024 tokens",
+        "transformer",
+        8,
+        tokens=1024,
+        units=768,
+        depth=12,
+        heads=12,
+    ),
+    "vit_small": _large(
+        "ViT-S/16, 3 x 224 x 224", "vit", 64, side=224, patch=16, width=384, heads=6
+    ),
+}
+
+SUITES: Mapping[str, Suite] = {
+    "cpu": Suite("cpu", _ON_CPU, mean=0.6, memory=0.7, cold=0.5, warm=0.5),
+    "cuda": Suite("cuda", _ON_GPU),
+}
 
 
 @dataclass(frozen=True)
@@ -71,7 +128,7 @@ class Start:
         return Start(parameters, [groups[str(i)] for i in range(len(groups))])
 
 
-def prepared(name: str, settings: Mapping[str, int]) -> Start:
+def prepared(spec: str, settings: Settings) -> Start:
     """What Weft draws for the spec, and batches of random numbers of the fields' types.
 
     Floats are between 0 and 1 as pixels are; a field called `noise` is normal.
@@ -81,7 +138,7 @@ def prepared(name: str, settings: Mapping[str, int]) -> Start:
     from weft.runtime.backends import backend_named
     from weft.runtime.session import session_for
 
-    loaded = weft.load(SPECS / f"{name}.weft", **settings).loaded
+    loaded = weft.load(SPECS / f"{spec}.weft", **settings).loaded
     session = session_for(loaded, backend_named("numpy"))
     session.initialise(0)
     states = loaded.program.states

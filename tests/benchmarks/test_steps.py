@@ -6,15 +6,16 @@ Neither PyTorch nor JAX is needed here: what PyTorch's nets give is stored.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conditions import Conditions
 from measuring import LOSSES, Bench, Measured, agree, apart
 from processes import Machine
 from reports import (
-    Conditions,
     Line,
     Scale,
     busy_page,
@@ -25,13 +26,16 @@ from reports import (
     steps_page,
     to_best,
 )
-from workloads import SPECS, WORKLOADS, Start, arranged, prepared
+from workloads import SPECS, SUITES, Start, arranged, prepared
 
 import weft
+from tiny_steps import TINY
 from weft.runtime.backends import backend_named
 from weft.runtime.session import session_for
 
 FIXTURE = Path(__file__).parents[1] / "fixtures/steps.npz"
+ON_CPU, ON_GPU = SUITES["cpu"], SUITES["cuda"]
+WORKLOADS = ON_CPU.workloads
 SETTINGS = {"size": 3, "precision": "f64"}  # as in make_steps.py
 ORDER = (0, 1, 0)
 SLOW = {"unet", "vgg", "vit"}
@@ -60,11 +64,12 @@ VGG = [64, 64, 128, 128, 256, 256, 256]
 UNET = [32, 64, 128, 256, 512]
 
 # How many parameters each net has, by the sizes that its title says.
+RESNET_20 = convs(3, 3, *STAGES, bias=False) + norms(*STAGES) + dense(64, 10)
 SIZES = {
     "perceptron": dense(64, 64, 10),
     "deep_perceptron": dense(784, 512, 512, 10),
     "lenet": convs(5, 1, 6, 16) + dense(256, 120, 84, 10),
-    "resnet": convs(3, 3, *STAGES, bias=False) + norms(*STAGES) + dense(64, 10),
+    "resnet": RESNET_20,
     "vgg": convs(3, 3, *VGG) + norms(*VGG) + dense(256 * 16, 256, 10) + norms(256),
     "unet": convs(3, 1, 32, 32)
     + sum(convs(3, c, 2 * c, 2 * c) for c in UNET[:-1])
@@ -74,7 +79,19 @@ SIZES = {
     "lstm": 96 * 64 + 4 * dense(64 + 128, 128) + dense(128, 96),
     "transformer": (96 + 128) * 128 + blocks(4, 128) + norms(128),
     "vit": convs(4, 3, 192) + (1 + 65) * 192 + blocks(12, 192) + norms(192) + dense(192, 10),
+    "resnet_256": RESNET_20,
+    "resnet_1024": RESNET_20,
+    "lstm_256": 96 * 64 + 4 * dense(64 + 512, 512) + dense(512, 96),
+    "transformer_768": (96 + 1024) * 768 + blocks(12, 768) + norms(768),
+    "vit_small": convs(16, 3, 384)
+    + (1 + 197) * 384
+    + blocks(12, 384)
+    + norms(384)
+    + dense(384, 10),
 }
+
+# What each suite has its own settings for.
+ROWS = {**WORKLOADS, **{n: ON_GPU.workloads[n] for n in TINY}}
 
 
 def spelled(name: str) -> str:
@@ -84,28 +101,44 @@ def spelled(name: str) -> str:
 
 
 def test_every_spec_is_a_workload() -> None:
-    assert {file.stem for file in SPECS.glob("*.weft")} == set(WORKLOADS) == set(SIZES)
+    assert {file.stem for file in SPECS.glob("*.weft")} == set(WORKLOADS)
+    assert set(SIZES) == set(ROWS)
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+def test_what_a_gpu_has_more_is_large() -> None:
+    """The rest are those of a CPU as they are, but for what is asked of Weft."""
+    for name, row in ON_GPU.workloads.items():
+        small = name in WORKLOADS
+        assert small == (name not in TINY)
+        assert row.goal == (0.5 if small else 1.2)
+        if small:
+            assert replace(row, goal=WORKLOADS[name].goal) == WORKLOADS[name]
+        else:
+            assert row.settings.keys() <= TINY[name].keys()
+
+
+@pytest.mark.parametrize("name", ROWS)
 def test_a_spec_is_what_its_row_says(name: str) -> None:
-    loaded = weft.load(SPECS / f"{name}.weft").loaded
+    row = ROWS[name]
+    given = row.given if row.spec else {}
+    loaded = weft.load(SPECS / f"{row.spec or name}.weft", **given).loaded
     states = loaded.program.states.values()
     found = [np.prod(s.type.shape, dtype=int) for s in states if s.role == "parameter"]
     assert sum(found) == SIZES[name]
-    assert loaded.experiment.settings.batch == WORKLOADS[name].batch
-    assert f"with {WORKLOADS[name].optimiser}({WORKLOADS[name].rate:g}" in spelled(name)
+    assert loaded.experiment.settings.batch == row.batch
+    assert f"with {row.optimiser}({row.rate:g}" in spelled(row.spec or name)
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in WORKLOADS]
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in ROWS]
 )
 def test_a_step_does_what_the_step_of_pytorch_does(name: str) -> None:
     """Two updates, and the losses before, between and after them, to nine digits."""
-    loaded = weft.load(SPECS / f"{name}.weft", **SETTINGS).loaded
+    spec, settings = ROWS[name].spec or name, {**SETTINGS, **TINY.get(name, {})}
+    loaded = weft.load(SPECS / f"{spec}.weft", **settings).loaded
     session = session_for(loaded, backend_named("numpy"))
     session.initialise(0)
-    start = prepared(name, SETTINGS)
+    start = prepared(spec, settings)
     for key, value in start.parameters.items():
         session.tensors()[key][...] = value
     losses = [session.run("train_step", start.batches[i], 3)["loss"] for i in ORDER]
@@ -174,7 +207,7 @@ def measured(step: float, losses: tuple[float, ...] = (2.0, 1.0)) -> Measured:
 
 
 FOUND = {"weft": measured(1.0), "torch": measured(4.0), "torch.compile": measured(2.0)}
-CONDITIONS = Conditions("numpy", threads=2, load=0.0)
+CONDITIONS = Conditions("numpy", 2, 0.0, "a processor", "8 GiB", "3.11", {"numpy": "2.4"})
 
 
 def test_losses_that_differ_end_the_run() -> None:
@@ -189,15 +222,17 @@ def test_losses_that_differ_end_the_run() -> None:
 def test_ratios_are_to_the_best_peer() -> None:
     assert to_best(FOUND) == 0.5
     assert to_best({"weft": FOUND["weft"]}) is None
-    assert "LeNet-5, 28 x 28: 0.50 of the best peer (at most 0.9)" in line("lenet", FOUND)
+    assert "LeNet-5, 28 x 28: 0.50 of the best peer (at most 0.9)" in line(
+        WORKLOADS["lenet"], FOUND
+    )
 
 
 def test_missed_goals_are_told() -> None:
-    assert missed({"lenet": FOUND}) == [
+    assert missed({"lenet": FOUND}, ON_CPU) == [
         "LeNet-5, 28 x 28: seconds of a warm start is 1.00, not 0.5"
     ]
     slow = {**FOUND, "weft": measured(2.9)}
-    assert [text.partition(" is ")[0] for text in missed({"lenet": slow})] == [
+    assert [text.partition(" is ")[0] for text in missed({"lenet": slow}, ON_CPU)] == [
         "LeNet-5, 28 x 28: step over the best peer's",
         "LeNet-5, 28 x 28: peak memory over PyTorch's",
         "LeNet-5, 28 x 28: cold start over torch.compile's",
