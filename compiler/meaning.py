@@ -32,12 +32,12 @@ def _wide(x: Array) -> Array:
 
 def logistic(x: Array) -> Array:
     """`1 / (1 + exp(-x))`, written so that `exp` never overflows."""
-    small = np.exp(-np.abs(x))
+    small = np.exp(-np.abs(_wide(x)))
     return np.asarray(np.where(x >= 0, 1, small) / (1 + small), x.dtype)
 
 
 def rsqrt(x: Array) -> Array:
-    return np.asarray(1 / np.sqrt(x), x.dtype)
+    return np.asarray(1 / np.sqrt(_wide(x)), x.dtype)
 
 
 def shift_right(x: Array, y: Array) -> Array:

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from weft.compiler.composites import bodies
 from weft.compiler.errors import Diagnostic, Span
 from weft.compiler.graph import Graph, Node
-from weft.compiler.types import TensorType
+from weft.compiler.types import DType, TensorType
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Objective:
 
     `before` are the nodes that this loss sees as the parameters; `after` are placeholders that
     stand for the updated parameters in what comes later in the step. `optimizers` says for each
-    parameter what moves it: one for all, or one for each group.
+    parameter what moves it: one for all, or one for each group. Gradients are those of the loss
+    times `scale`, divided by it again where they arrive.
     """
 
     name: str
@@ -98,6 +101,7 @@ class Objective:
     optimizers: Mapping[str, Optimizer]
     clip: Callable[[Node], Node] | None = None
     span: Span | None = None
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -204,3 +208,10 @@ class Program:
     epoch_end: Graph
     metrics: tuple[str, ...]  # outputs of `train_step`, `eval_step` and `epoch_end`
     groups: tuple[tuple[str, ...], ...]  # states laid end to end, because they are updated together
+
+    @cached_property
+    def types(self) -> frozenset[DType]:
+        """The element types that it computes with."""
+        graphs = (self.init, self.train_step, self.eval_step, self.predict, self.epoch_end)
+        parts = [part for graph in graphs for part in (graph, *bodies(graph))]
+        return frozenset(node.type.dtype for part in parts for node in part.nodes)

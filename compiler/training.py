@@ -137,7 +137,7 @@ class _Step:
 
     def _objective(self, objective: Objective) -> None:
         before = list(objective.before.values())
-        raw = dict(zip(objective.before, differentiate(objective.loss, before), strict=True))
+        raw = dict(zip(objective.before, _gradients(objective, before), strict=True))
         theta = dict(zip(objective.before, substitute(before, self.later), strict=True))
         parts = blocks(objective, theta)
         moves = [move for block in parts for move in block.moves]
@@ -293,6 +293,13 @@ class _Step:
             state = f"metrics.{name}"
             old = self.state(State(state, scalar, "metric", b.zeros(scalar)))
             self.values[state] = old + (size if value is None else b.cast(value, F64) * size)
+
+
+def _gradients(objective: Objective, before: Sequence[Node]) -> list[Node]:
+    if objective.scale == 1:
+        return differentiate(objective.loss, before)
+    scaled = differentiate(objective.loss * objective.scale, before)
+    return [gradient * (1 / objective.scale) for gradient in scaled]
 
 
 def inline(node: Node) -> Node:

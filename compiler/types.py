@@ -33,6 +33,11 @@ class DType:
     def bytes(self) -> int:
         return max(1, self.bits // 8)
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it is a float of 16 bits: what is computed of such is computed in f32."""
+        return self.kind == "float" and self.bits < 32
+
     def __str__(self) -> str:
         return self.name
 

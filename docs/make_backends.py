@@ -58,7 +58,8 @@ This page is written by `python docs/make_backends.py`.
 - **onnx** is export; a cell names the operators.
 
 "no work" is what costs nothing when the step runs: another view of the same memory, or a value
-that was there before. All backends compute in `f32` and `f64`; ONNX models may have 16-bit floats.
+that was there before. All backends compute in `f32` and `f64`. In the 16-bit floats of
+`precision = bf16` and `f16` compute `numpy` and ONNX models; `--backend auto` knows.
 
 ## The CuPy backend
 

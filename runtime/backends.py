@@ -5,12 +5,13 @@ A backend is imported when it is first asked for: finding out what is installed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 from weft.backends.base import Backend
 from weft.compiler.errors import RunError, did_you_mean, one_of
+from weft.compiler.types import DType
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Entry:
     """How a backend is had: what loads it, and the modules that it needs, from an extra of Weft's.
 
     `missing` tells what else it needs and does not find, such as a device; `shown` loads it where
-    only its code is wanted, and needs nothing.
+    only its code is wanted, and needs nothing. `narrow`: whether it computes floats of 16 bits.
     """
 
     load: Callable[[], Backend]
@@ -26,6 +27,7 @@ class Entry:
     extra: str = ""
     missing: Callable[[], str | None] = lambda: None
     shown: Callable[[], Backend] | None = None
+    narrow: bool = True
 
     @property
     def absent(self) -> list[str]:
@@ -73,8 +75,8 @@ def _no_gpu() -> str | None:
 
 # The fastest comes first; the last one runs everywhere.
 BACKENDS: Mapping[str, Entry] = {
-    "cupy": Entry(_cupy, ("cupy",), "cuda", _no_gpu, _cupy_shown),
-    "tvm": Entry(_tvm, ("tvm",), "tvm"),
+    "cupy": Entry(_cupy, ("cupy",), "cuda", _no_gpu, _cupy_shown, narrow=False),
+    "tvm": Entry(_tvm, ("tvm",), "tvm", narrow=False),
     "numpy": Entry(_numpy),
 }
 AUTO = "auto"
@@ -103,13 +105,14 @@ def installed() -> tuple[str, ...]:
     return tuple(name for name, entry in BACKENDS.items() if entry.lacks is None)
 
 
-def backend_named(name: str) -> Backend:
-    """The backend of this name; `auto` is the fastest that can run here.
+def backend_named(name: str, types: Collection[DType] = ()) -> Backend:
+    """The backend of this name; `auto` is the fastest that can run here, and computes these types.
 
-    Raises RunError when there is none of the name, and for one that can't run here.
+    Raises RunError when there is none of the name, and for one that can't run here or not these.
     """
+    narrow = sorted(dtype.name for dtype in types if dtype.is_narrow)
     if name == AUTO:
-        name = installed()[0]
+        name = next(found for found in installed() if BACKENDS[found].narrow or not narrow)
     if name not in BACKENDS:
         raise RunError(
             f"there is no backend `{name}`",
@@ -122,6 +125,13 @@ def backend_named(name: str) -> Backend:
         other = f"run on another: `--backend {installed()[0]}`"
         remedy = f'`pip install "weft[{entry.extra}]"`, or {other}' if entry.absent else other
         raise RunError(f"the backend `{name}` can't run here", found=lacks, hint=remedy)
+    if narrow and not entry.narrow:
+        others = [other for other, row in BACKENDS.items() if row.narrow]
+        raise RunError(
+            f"the backend `{name}` computes in f32 and f64",
+            found=f"`precision = {narrow[0]}`",
+            hint=f"run on {one_of(others)}, with `--backend`, or train with `precision = f32`",
+        )
     backend = entry.load()
     if name not in _THREADS.told:
         _THREADS.told[name] = backend

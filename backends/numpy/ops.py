@@ -103,8 +103,26 @@ TABLE: dict[str, Template] = {
 }
 
 
+# What adds up 16-bit floats, or goes several steps to one result, does so in f32 and rounds once.
+_WIDE_WITHIN = frozenset(
+    {
+        "rsqrt", "logistic", "erf", "reduce_sum", "reduce_prod", "reduce_max", "reduce_min",
+        "arg_max", "arg_min", "dot_general", "conv", "reduce_window", "arg_reduce_window",
+        "scatter_add", "cumsum", "sort",
+    }
+)  # fmt: skip
+
+
+def template_of(node: Node) -> Template:
+    """How the node's lines are written."""
+    by_meaning = node.op.name in _WIDE_WITHIN and node.inputs[0].type.dtype.is_narrow
+    return e.meaning if by_meaning else TABLE[node.op.name]
+
+
 def scratch(node: Node) -> int:
     """Bytes of working memory that the node's template takes from the plan."""
+    if template_of(node) is e.meaning:
+        return 0
     match node.op.name:
         case "select":
             return e.select_scratch(node)

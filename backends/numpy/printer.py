@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.backends.numpy.ops import TABLE
+from weft.backends.numpy.ops import template_of
 from weft.backends.numpy.timing import Clock
 from weft.compiler.errors import RunError
 from weft.compiler.evaluate import evaluate_node
@@ -352,7 +352,7 @@ class Printer:
                 self.line("")
                 self.line(_comment(number, group))
             for node in nodes:
-                TABLE[node.op.name](self, node)
+                template_of(node)(self, node)
             if nodes and self.clock is not None:
                 self.line(f"clock.mark({self.clock.part(self.plan, group, self._group, nodes)})")
         self._print_end()

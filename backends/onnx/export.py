@@ -29,7 +29,7 @@ from weft.compiler.graph import Graph, Node, substitute
 from weft.compiler.passes.decompose import drop_stop_gradient
 from weft.compiler.pipeline import optimise
 from weft.compiler.program import Program
-from weft.compiler.types import SymDim, TensorType, dtype_of
+from weft.compiler.types import F32, DType, SymDim, TensorType, dtype_of
 
 RULES: dict[str, Rule] = {
     **arrays.RULES,
@@ -184,13 +184,28 @@ class _Export:
         outer = self.writer.scope
         owner = _owner(arguments)
         row = _ROWS.get(name)
-        if row is not None:
+        if row is not None and _of_one_type(node):
             with self.writer.within(owner or outer):
-                found = row(self.writer, Call(node, arguments, dict(node.attributes["config"])))
+                rounded = {n: self._rounded(x, node.type.dtype) for n, x in arguments.items()}
+                found = row(self.writer, Call(node, rounded, dict(node.attributes["config"])))
             if found is not None:
                 return found
         with self.writer.within(owner or (f"{outer}/{name}" if outer else name)):
             return self.graph(body, operands)[0]
+
+    def _rounded(self, value: Value, dtype: DType) -> Value:
+        """A parameter as a model of narrow floats sees it."""
+        return self.writer.cast(value, dtype) if value.dtype.kind == "float" else value
+
+
+def _of_one_type(call: Node) -> bool:
+    """Whether all floats that a body computes with are of its result's type.
+
+    Wider operands are parameters that it rounds first.
+    """
+    found = {n.type.dtype for n in call.inputs if n.type.dtype.kind == "float"}
+    result = call.type.dtype
+    return found <= {result} or (result.is_narrow and result in found and found <= {result, F32})
 
 
 def _owner(arguments: Mapping[str, Value]) -> str | None:

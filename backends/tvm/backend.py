@@ -101,7 +101,7 @@ class TvmBackend:
         from weft.compiler.passes.kernels import kernels
 
         for node in (n for part in (plan.graph, *bodies(plan.graph)) for n in part.nodes):
-            if node.type.dtype.name in ("f16", "bf16"):
+            if node.type.dtype.is_narrow:
                 raise RunError(
                     "the tvm backend computes in f32 and f64",
                     node.span,

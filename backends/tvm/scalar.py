@@ -59,7 +59,7 @@ def apply(
 
 def tvm_type(dtype: DType) -> str:
     """TVM's name for elements of this type; a RunError for those that the backend lacks."""
-    if dtype.name in ("f16", "bf16"):
+    if dtype.is_narrow:
         raise RunError(
             "the tvm backend computes in f32 and f64",
             found=f"`{dtype}`",

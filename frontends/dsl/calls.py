@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from weft.compiler.errors import CompileError, Note, Span, one_of
@@ -136,14 +137,19 @@ def _call_model(interpreter: Interpreter, model: Model, given: list[Given], span
                 hint="a second model can have another value",
                 notes=[Note("it is set here", model.places.get(g.name, model.decl.name_span))],
             )
-    key = (model.name, *(_identity(g.value) for g in given), *(g.name for g in given))
+    outside = interpreter.float_type
+    key = (model.name, outside, *(_identity(g.value) for g in given), *(g.name for g in given))
     if key in interpreter.memo:
         return interpreter.memo[key][1]
     count = interpreter.draws[model.name] = interpreter.draws.get(model.name, 0) + 1
     suffix = "" if count == 1 else f"_{count}"
     frame = Frame(model, model.name, f"{interpreter.statement}.{model.name}{suffix}")
     fixed = [Given(n, v, model.places.get(n, model.decl.span)) for n, v in model.arguments.items()]
-    value = _run(interpreter, model.function, [*given, *fixed], span, frame, model.name)
+    with interpreter.inside_of_models():
+        narrow = interpreter.float_type
+        rounded = [replace(g, value=interpreter.converted(g.value, narrow)) for g in given]
+        value = _run(interpreter, model.function, [*rounded, *fixed], span, frame, model.name)
+    value = interpreter.converted(value, outside)
     interpreter.memo[key] = (tuple(g.value for g in given), value)
     return value
 
@@ -165,7 +171,8 @@ def _run(
         interpreter.statement = frame.stream
     try:
         with inside(interpreter, function, given, span, name):
-            return _apply(interpreter, function, given, span, frame)
+            value = _apply(interpreter, function, given, span, frame)
+        return value if frame is None else interpreter.converted(value, interpreter.float_type)
     finally:
         interpreter.statement = before
 
@@ -262,8 +269,7 @@ def _binding(interpreter: Interpreter, function: Closure, scope: Scope) -> Bindi
     def steps(quantity: Quantity, place: Span) -> int:
         return to_steps(interpreter, quantity, place)
 
-    float_type = interpreter.registry.float_type
-    return Binding(function.name, scope, interpreter.evaluate, float_type, steps)
+    return Binding(function.name, scope, interpreter.evaluate, interpreter.floats, steps)
 
 
 def to_steps(interpreter: Interpreter, quantity: Quantity, span: Span) -> int:

@@ -164,6 +164,7 @@ def _gradient(
             tensor = interpreter.tensor(part, node.type.dtype, place)
         if tensor is None:
             tensor = unlabelled(b.zeros(node.type)) if part == 0 else None
+        tensor = interpreter.converted(tensor, node.type.dtype)
         if tensor is None or tensor.type != node.type:
             raise CompileError(
                 f"the gradient for `{name}` has another type than `{name}`",

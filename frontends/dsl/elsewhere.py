@@ -122,7 +122,9 @@ SETTINGS = _table(
         "ema swa": "write `average = ema(0.999)`",
         "gradclip gradientclip clipnorm": "write `clip = global_norm(1.0)`",
         "maxnorm constraint constraints": "write `constrain = max_norm(3)`",
-        "dtype amp mixedprecision": "write `precision = f32`",
+        "dtype": "write `precision = f32`",
+        "amp autocast mixedprecision": "write `precision = bf16`",
+        "gradscaler gradscale scale": "write `loss_scale = 1024`, with `precision = f16`",
         "metric": "write `metrics = { accuracy: accuracy(net(x), y) }`",
         "regularizer l2 l1": "add it to the objective: `... + 1e-4 * l2(net.weights)`",
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from weft.compiler import builder as b
@@ -116,9 +117,51 @@ class Interpreter:
         self.depth = 0
         self.composites = Composites.LIBRARY
         self.init: tuple[TensorType, str] | None = None  # what is being drawn, and its stream
+        self.in_model = False  # whose floats are those of `precision`
         self.slot_type: TensorType | None = None  # the type of an optimiser's slots
         self.epoch_end: Callable[[s.Block, Scope], None] | None = None  # in a schedule
         self.memo: dict[tuple[object, ...], tuple[tuple[Value, ...], Value]] = {}
+
+    # -- types of floats --------------------------------------------------------------------------
+
+    @property
+    def float_type(self) -> DType:
+        """The type of floats here: in a model that of `precision`, elsewhere that of states."""
+        narrow = self.registry.narrow_type if self.in_model else None
+        return narrow or self.registry.float_type
+
+    def converted(self, value: Value, dtype: DType) -> Value:
+        """A value with its floats, of models or of states, in one of these two types."""
+        if isinstance(value, Tensor):
+            if value.type.dtype == dtype or value.type.dtype not in self.floats:
+                return value
+            return Tensor(locate(b.cast(value.node, dtype), value.node.span), value.axes)
+        if isinstance(value, list | tuple):
+            return type(value)([self.converted(v, dtype) for v in value])
+        if isinstance(value, dict):
+            return {name: self.converted(v, dtype) for name, v in value.items()}
+        return value
+
+    def widened(self, *tensors: Tensor) -> list[Tensor]:
+        """Tensors that meet: where floats of a model meet those of states, all as the latter."""
+        found = {t.type.dtype for t in tensors}
+        if len(found) == 1 or not found <= self.floats:
+            return list(tensors)
+        return [self.converted(t, self.registry.float_type) for t in tensors]
+
+    @contextmanager
+    def inside_of_models(self, really: bool = True) -> Iterator[None]:
+        """Floats are those of models; or, if not `really`, those of states."""
+        before, self.in_model = self.in_model, really
+        try:
+            yield
+        finally:
+            self.in_model = before
+
+    @property
+    def floats(self) -> frozenset[DType]:
+        narrow, wide = self.registry.narrow_type, self.registry.float_type
+        return frozenset({wide} if narrow is None else {narrow, wide})
 
     # -- expressions ------------------------------------------------------------------------------
 
@@ -144,7 +187,9 @@ class Interpreter:
             return value
         dim = as_dim(value)
         if isinstance(dim, SymDim):
-            return unlabelled(b.size_of([dim], like))
+            # A size may be more than a narrow float holds.
+            wide = self.registry.float_type if like in self.floats else like
+            return unlabelled(b.size_of([dim], wide))
         if dim is not None:
             value = dim
         if isinstance(value, bool) or is_number(value):
@@ -174,7 +219,7 @@ class Interpreter:
         if name in self.builtins:
             return self.builtins[name]
         if name in DTYPES:
-            return self.registry.float_type if name == "f32" else DTYPES[name]
+            return self.float_type if name == "f32" else DTYPES[name]
         known = [*scope.module.names(), *library().names(), *self.builtins]
         raise UnknownName(name, span, scope.names(), known)
 
@@ -265,7 +310,7 @@ class Interpreter:
         dim = as_dim(value)
         if dim is not None or is_number(value):
             return -(value if dim is None else dim)
-        tensor = self.tensor(value, self.registry.float_type, e.span)
+        tensor = self.tensor(value, self.float_type, e.span)
         return Tensor(-tensor.node, tensor.axes)
 
     def _binary(self, e: s.Binary, scope: Scope) -> Value:
@@ -361,7 +406,7 @@ class Interpreter:
         float_type = self.registry.float_type
         like = next((v.type.dtype for v in (left, right) if isinstance(v, Tensor)), float_type)
         first, second = places or (span, span)
-        a, c = self.tensor(left, like, first), self.tensor(right, like, second)
+        a, c = self.widened(self.tensor(left, like, first), self.tensor(right, like, second))
         if a.type.dtype != c.type.dtype:
             raise CompileError(
                 f"{what} of two element types",
@@ -378,8 +423,9 @@ class Interpreter:
         return Tensor(binary(op, a.node, c.node), a.axes)
 
     def _matmul(self, left: Value, right: Value, e: s.Binary) -> Tensor:
-        float_type = self.registry.float_type
+        float_type = self.float_type
         a, c = self.tensor(left, float_type, e.span), self.tensor(right, float_type, e.span)
+        a, c = self.widened(a, c)
         return matmul(a, c, e.span)
 
     def _if(self, e: s.If, scope: Scope) -> Value:
@@ -497,6 +543,7 @@ class Interpreter:
         value = self.evaluate(st.value, scope)
         type = self.registry.states[qualified].type
         tensor = self.tensor(value, type.dtype, st.value.span)
+        tensor = self.converted(tensor, type.dtype)
         holder = scope.holder(name)
         assert holder is not None
         old = holder.values[name]

@@ -83,7 +83,11 @@ def declare(interpreter: Interpreter, st: s.Param | s.StateDecl, scope: Scope, r
         state = State(name, type, role, initial, interpreter.site or st.span)
     node = interpreter.registry.add(state)
     scope.states[st.name] = name
-    scope.values[st.name] = Tensor(interpreter.current.get(name, node), labels)
+    value = Tensor(interpreter.current.get(name, node), labels)
+    if role in ("parameter", "average"):  # but a layer's own states stay as they are kept
+        value = interpreter.converted(value, interpreter.float_type)
+        locate(value.node, interpreter.site or st.span)
+    scope.values[st.name] = value
 
 
 def _declared_type(
@@ -194,7 +198,8 @@ def _drawing(interpreter: Interpreter, type: TensorType, name: str) -> Iterator[
     before = interpreter.init, interpreter.composites
     interpreter.init, interpreter.composites = (type, name), Composites.NONE
     try:
-        yield
+        with interpreter.inside_of_models(False):
+            yield
     finally:
         interpreter.init, interpreter.composites = before
 

@@ -21,7 +21,8 @@ STEP = "step"
 class Registry:
     """Shared by the training and the evaluation pass of one spec."""
 
-    float_type: DType = F32
+    float_type: DType = F32  # of states, and of all that is computed outside of models
+    narrow_type: DType | None = None  # that models compute in, where it is another one
     states: dict[str, State] = field(default_factory=dict)
     inputs: dict[str, Node] = field(default_factory=dict)
     warnings: list[Diagnostic] = field(default_factory=list)

@@ -6,7 +6,7 @@ a size; later arguments must agree. The caller's labels come back on the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from weft.compiler.errors import CompileError, Note, Span, did_you_mean, one_of
@@ -103,7 +103,7 @@ class Binding:
     function: str
     scope: Scope
     evaluate: Callable[[s.Expression, Scope], Value]
-    float_type: DType
+    float_types: Collection[DType]  # that `f32` means here
     to_steps: Callable[[Quantity, Span], int]
     back: dict[Label, Label | None] = field(default_factory=dict)  # ours -> the caller's
     inward: dict[Label, Label] = field(default_factory=dict)  # the caller's -> ours
@@ -227,7 +227,7 @@ class Binding:
             return dtype.kind == "float"
         if base == "int":
             return dtype.kind in ("int", "uint")
-        return dtype == (self.float_type if base == "f32" else DTYPES[base])
+        return dtype in self.float_types if base == "f32" else dtype == DTYPES[base]
 
     def _match_dims(
         self,

@@ -35,7 +35,7 @@ class Site:
         return next((g.span for g in self.given if g.value is value), self.span)
 
     def tensor(self, value: Value) -> Tensor:
-        float_type = self.interpreter.registry.float_type
+        float_type = self.interpreter.float_type
         return self.interpreter.tensor(value, float_type, self.place(value))
 
     def wrong(self, message: str, **facts: Any) -> CompileError:

@@ -6,6 +6,7 @@ when a `minimize` has changed parameters that it depends on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -42,15 +43,31 @@ from weft.frontends.dsl.values import (
     Tensor,
     Value,
     describe,
+    is_number,
     shape_text,
     unlabelled,
 )
 
 KEYS = (
     "data", "metrics", "clip", "constrain", "epochs", "steps", "stop", "seed", "precision",
-    "average", "predict",
+    "loss_scale", "average", "predict",
 )  # fmt: skip
-PRECISIONS: dict[str, DType] = {"f32": F32, "f64": F64, "bf16": BF16, "f16": F16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a `precision` stands for: floats of states, and of models where those are narrower."""
+
+    states: DType
+    models: DType | None = None
+
+
+PRECISIONS: dict[str, Precision] = {
+    "f32": Precision(F32),
+    "f64": Precision(F64),
+    "bf16": Precision(F32, BF16),
+    "f16": Precision(F32, F16),
+}
 DEFAULT_EPOCHS = 10
 
 
@@ -131,19 +148,37 @@ class Train:
             )
         return value
 
-    def precision(self) -> DType:
+    def precision(self) -> Precision:
         if "precision" not in self.keys and "precision" not in self.overrides:
-            return F32
+            return PRECISIONS["f32"]
         try:
             value = self.static("precision")
         except UnknownName as error:
             raise _no_precision(error.diagnostic.span, f"`{error.name}`", error.name) from None
-        if isinstance(value, str) and value in PRECISIONS:
-            return PRECISIONS[value]
-        if isinstance(value, DType) and value in PRECISIONS.values():
-            return value
+        text = value.name if isinstance(value, DType) else value
+        if isinstance(text, str) and text in PRECISIONS:
+            return PRECISIONS[text]
         text = value if isinstance(value, str) else ""
         raise _no_precision(self._place("precision"), describe(value), text)
+
+    def loss_scale(self, precision: Precision) -> float:
+        """What losses are multiplied by while gradients go back through a model of f16."""
+        value = self.static("loss_scale", 1.0)
+        if not is_number(value) or not 0 < value < math.inf:
+            raise CompileError(
+                "`loss_scale` is a number above 0",
+                self._place("loss_scale"),
+                expected="a power of two, such as `1024`",
+                found=describe(value),
+            )
+        if "loss_scale" in self.keys and precision.models != F16:
+            raise CompileError(
+                "only gradients in f16 are so small that they need a `loss_scale`",
+                self.keys["loss_scale"].key_span,
+                expected="`precision = f16`",
+                hint="leave it out: bf16 reaches as far down as f32",
+            )
+        return float(value)
 
     def batches(self) -> Batches:
         if "data" not in self.keys:
@@ -210,7 +245,10 @@ class Train:
     # -- passes -----------------------------------------------------------------------------------
 
     def experiment(self) -> Experiment:
-        self.registry.float_type = self.precision()
+        precision = self.precision()
+        self.registry.float_type = precision.states
+        self.registry.narrow_type = precision.models
+        self.scale = self.loss_scale(precision)
         batches = self.batches()
         settings = self.settings(batches)
         run = Pass(self, batches, training=True)
@@ -538,7 +576,10 @@ class Pass:
             optimizers |= dict.fromkeys(group, rule)
         before = {n: current[n] for n in current if n in optimizers}
         after = {n: b.input_(f"{n}@{name}", current[n].type) for n in before}
-        objective = Objective(name, loss.node, before, after, optimizers, clip, minimize.span)
+        scale = self.train.scale
+        objective = Objective(
+            name, loss.node, before, after, optimizers, clip, minimize.span, scale
+        )
         self.updated |= dict.fromkeys(chosen, objective)
         interpreter.current.update(after)
         self._forget(before)

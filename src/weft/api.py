@@ -17,6 +17,7 @@ from weft.runtime.reporting import Reporter, Result, Silent
 from weft.runtime.session import Session, session_for
 
 if TYPE_CHECKING:
+    from weft.backends.base import Backend
     from weft.compiler.analysis import Report
     from weft.compiler.types import TensorType
     from weft.runtime.data.outside import Given
@@ -70,7 +71,7 @@ class Experiment:
         """Parameters, operations and memory, in all and by source line, before anything runs."""
         from weft.compiler.analysis import analyse
 
-        session = session_for(self.loaded, backend_named(backend))
+        session = session_for(self.loaded, self._backend(backend))
         batch = self.loaded.experiment.settings.batch
         plan = session.plan("train_step", batch)
         report = analyse(self.loaded.experiment, session.program, plan)
@@ -85,7 +86,7 @@ class Experiment:
         """
         from weft.runtime.profile import profile
 
-        return profile(self.loaded, backend_named(backend), graph, steps)
+        return profile(self.loaded, self._backend(backend), graph, steps)
 
     def verify(self, backend: str = "numpy") -> Verification:
         """Hold the experiment to its mathematics, and the backend to the reference.
@@ -96,7 +97,10 @@ class Experiment:
         """
         from weft.runtime.verification.checks import verify
 
-        return verify(self.loaded, backend_named(backend))
+        return verify(self.loaded, self._backend(backend))
+
+    def _backend(self, name: str) -> Backend:
+        return backend_named(name, self.loaded.program.types)
 
     def train(
         self,
@@ -120,7 +124,9 @@ class Experiment:
         from weft.runtime.runs import begun_on, run
 
         out = Path(out) if out is not None else None
-        chosen = backend_named(backend or (begun_on(out) if resume else None) or AUTO)
+        chosen = backend_named(
+            backend or (begun_on(out) if resume else None) or AUTO, self.loaded.program.types
+        )
         folder = run(
             self.loaded,
             chosen,
@@ -152,8 +158,12 @@ class Run:
         from weft.runtime.runs import reopen
 
         found = RunFolder.open(folder)
-        chosen = backend_named(backend).name if backend else found.record.get("backend", "numpy")
-        return cls(folder, reopen(found, data), chosen)
+        loaded = reopen(found, data)
+        if backend:
+            chosen = backend_named(backend, loaded.program.types).name
+        else:
+            chosen = found.record.get("backend", "numpy")
+        return cls(folder, loaded, chosen)
 
     def resume(
         self,
@@ -283,7 +293,7 @@ class Run:
 
     @cached_property
     def _session(self) -> Session:
-        session = session_for(self.loaded, backend_named(self.backend))
+        session = session_for(self.loaded, backend_named(self.backend, self.loaded.program.types))
         session.load(self.tensors)
         return session
 

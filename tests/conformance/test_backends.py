@@ -19,17 +19,17 @@ from weft.compiler.graph import Graph
 from weft.compiler.ops import OPS
 from weft.compiler.passes.bind import bind
 from weft.compiler.passes.decompose import inline_calls
-from weft.compiler.types import F32, F64, DType, TensorType
-
-UNSUPPORTED = {"f16", "bf16"}
-
+from weft.compiler.types import BF16, F16, F32, F64, DType, TensorType
+from weft.runtime.backends import BACKENDS
 
 everywhere = pytest.mark.parametrize("name", INSTALLED)
+WITHOUT_NARROW = [name for name in INSTALLED if not BACKENDS[name].narrow]
 
 
-def supported(case: Case) -> bool:
-    types = {v.name for v in case.attributes.values() if isinstance(v, DType)}
-    return not types & UNSUPPORTED
+def has_narrow(case: Case, dtype: DType = F64) -> bool:
+    """Whether there are floats of 16 bits in a case of this type."""
+    types = (dtype, *(v for v in case.attributes.values() if isinstance(v, DType)))
+    return any(t.is_narrow for t in types)
 
 
 @everywhere
@@ -38,16 +38,20 @@ def test_every_primitive_has_a_row(name: str) -> None:
 
 
 def variants() -> Iterator[tuple[Case, DType]]:
+    """Every case in every type of floats."""
     for case in cases():
-        if supported(case):
-            yield case, F64
-            if case.has_float:
-                yield case, F32
+        for dtype in (F64, F32, F16, BF16) if case.has_float else (F64,):
+            yield case, dtype
 
 
-@everywhere
 @pytest.mark.parametrize(
-    ("case", "dtype"), [pytest.param(c, d, id=f"{c.id}-{d}") for c, d in variants()]
+    ("case", "dtype", "name"),
+    [
+        pytest.param(case, dtype, name, id=f"{case.id}-{dtype}-{name}")
+        for case, dtype in variants()
+        for name in INSTALLED
+        if name not in WITHOUT_NARROW or not has_narrow(case, dtype)
+    ],
 )
 def test_primitive(case: Case, dtype: DType, name: str) -> None:
     graph, values = case.graph(dtype)
@@ -80,9 +84,9 @@ def as_state(graph: Graph, rng: random.Random) -> Graph:
     return graph.with_outputs(outputs)
 
 
-@everywhere
+@pytest.mark.parametrize("name", WITHOUT_NARROW)
 def test_half_precision_is_refused(name: str) -> None:
-    case = next(c for c in cases() if not supported(c))
+    case = next(c for c in cases() if has_narrow(c))
     graph, _ = case.graph()
     with pytest.raises(RunError, match="computes in f32 and f64"):
         compiled(name, graph)

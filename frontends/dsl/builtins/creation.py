@@ -18,7 +18,7 @@ from weft.frontends.dsl.values import Tensor, Value
 def _filled(value: float) -> Callable[..., Value]:
     def call(site: Site, shape: Value) -> Value:
         dims, labels = shape_of(shape, site.span)
-        type = TensorType(site.interpreter.registry.float_type, dims)
+        type = TensorType(site.interpreter.float_type, dims)
         return Tensor(full(type, value) if dims else b.constant(value, type.dtype), labels)
 
     return call

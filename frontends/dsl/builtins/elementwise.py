@@ -82,10 +82,11 @@ def _where(site: Site, condition: Value, yes: Value, no: Value) -> Value:
         raise site.wrong_value(
             condition, "the condition is a comparison", hint="such as `where(x > 0, x, 0)`"
         )
-    float_type = site.interpreter.registry.float_type
+    float_type = site.interpreter.float_type
     like = next((v.type.dtype for v in (yes, no) if isinstance(v, Tensor)), float_type)
     a = site.interpreter.tensor(yes, like, site.span)
     c = site.interpreter.tensor(no, like, site.span)
+    a, c = site.interpreter.widened(a, c)
     a, c = align(a, c, "`where`", site.span)
     test, a = align(test, a, "`where`", site.span)
     test, c = align(test, c, "`where`", site.span)
@@ -95,9 +96,14 @@ def _where(site: Site, condition: Value, yes: Value, no: Value) -> Value:
 def _float(site: Site, x: Value) -> Value:
     if is_number(x) or isinstance(x, bool):
         return float(x)
-    float_type = site.interpreter.registry.float_type
+    float_type = site.interpreter.float_type
     tensor = site.interpreter.tensor(x, float_type, site.span)
     return Tensor(b.cast(tensor.node, float_type), tensor.axes)
+
+
+def _wide(site: Site, x: Value) -> Value:
+    """`x` in the type of parameters, for what `precision = bf16` should not round."""
+    return site.interpreter.converted(site.tensor(x), site.interpreter.registry.float_type)
 
 
 def _int(site: Site, x: Value) -> Value:
@@ -120,6 +126,7 @@ FUNCTIONS: dict[str, Callable[..., Value]] = {
     "min": _extreme("min", min),
     "where": _where,
     "float": _float,
+    "wide": _wide,
     "int": _int,
     "cast": _cast,
 }

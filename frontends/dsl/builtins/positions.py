@@ -70,7 +70,7 @@ def _one_hot(site: Site, labels: Value, classes: Value = None) -> Value:
     if count is None:
         raise site.wrong("needs the number of classes", found=shape_text(tensor))
     size = site.whole(count, "the number of classes", 1)
-    node = b.one_hot(tensor.node, size, site.interpreter.registry.float_type)
+    node = b.one_hot(tensor.node, size, site.interpreter.float_type)
     return Tensor(node, (*tensor.axes, None))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from weft.compiler import builder as b
 from weft.compiler.graph import make
-from weft.compiler.types import Dim
+from weft.compiler.types import F32, Dim
 from weft.frontends.dsl.axes import axis_index, axis_indices
 from weft.frontends.dsl.site import Site
 from weft.frontends.dsl.values import Label, Tensor, Value, as_dim, describe, shape_text
@@ -32,12 +32,13 @@ def _without(tensor: Tensor, axes: Sequence[int]) -> tuple[Label | None, ...]:
 def _mean(site: Site, x: Value, over: Value = None) -> Value:
     tensor = site.tensor(x)
     if tensor.type.dtype.kind != "float":
-        tensor = Tensor(b.cast(tensor.node, site.interpreter.registry.float_type), tensor.axes)
-    axes = axis_indices(tensor, over, site.place(over))
-    total = b.reduce("sum", tensor.node, axes)
-    count = b.size_of([tensor.type.shape[a] for a in axes], tensor.type.dtype)
+        tensor = Tensor(b.cast(tensor.node, site.interpreter.float_type), tensor.axes)
+    axes, dtype = axis_indices(tensor, over, site.place(over)), tensor.type.dtype
+    # Neither the sum nor the count need fit into a narrow float: only the mean is rounded to it.
+    total = b.reduce("sum", b.cast(tensor.node, F32 if dtype.is_narrow else dtype), axes)
+    count = b.size_of([tensor.type.shape[a] for a in axes], total.type.dtype)
     count = b.broadcast(count, total.type.shape, ())
-    return Tensor(total / count, _without(tensor, axes))
+    return Tensor(b.cast(total / count, dtype), _without(tensor, axes))
 
 
 def _arg(op: str) -> Callable[..., Value]:

@@ -101,7 +101,7 @@ def _broadcast(site: Site, x: Value, shape: Value) -> Value:
 def _tensors(site: Site, parts: Value) -> list[Tensor]:
     if not isinstance(parts, list | tuple) or not parts:
         raise site.wrong("takes a list of tensors", found=describe(parts))
-    found = [site.tensor(p) for p in parts]
+    found = site.interpreter.widened(*map(site.tensor, parts))
     for t in found[1:]:
         if t.rank != found[0].rank:
             raise site.wrong(

@@ -112,7 +112,7 @@ def _convolve(
 
     `spread` sets the elements of `x` this far apart first, with zeros between them.
     """
-    tensor, weights = site.tensor(x), site.tensor(kernel)
+    tensor, weights = site.interpreter.widened(site.tensor(x), site.tensor(kernel))
     rank = tensor.rank - 2
     if rank < 1 or weights.rank != tensor.rank:
         raise site.wrong(
