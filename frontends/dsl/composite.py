@@ -146,7 +146,7 @@ def _gradient(
     scope = Scope(function.module, parent=body)
     cotangent = b.input_(f"{clause.parameter}'", result.type)
     scope.values[clause.parameter] = Tensor(cotangent, result.axes)
-    value = interpreter.block(clause.body, scope)
+    value = interpreter.body(clause.body, scope)
     parts = list(value) if isinstance(value, tuple | list) else [value]
     place, places = _places(clause, len(parts))
     if len(parts) != len(formal):

@@ -18,6 +18,7 @@ from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import BUILTINS
 from weft.frontends.dsl.copies import copied
 from weft.frontends.dsl.data import DataProvider, elaborate_data
+from weft.frontends.dsl.expressions import arguments
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Module, Scope, load_module
 from weft.frontends.dsl.names import check_names
@@ -107,7 +108,7 @@ class Declarations:
         places: dict[str, Span] = {}
         if isinstance(call, s.Call):
             rest = [p for p in parameters if p.type is None or p.type.dims is None]
-            bound = assign(function.name, rest, interpreter.arguments(call, scope), call.span)
+            bound = assign(function.name, rest, arguments(interpreter, call, scope), call.span)
             settings = {k: g.value for k, g in bound.items()}
             places = {k: g.span for k, g in bound.items()}
         for name in [p.name for p in parameters]:

@@ -110,7 +110,7 @@ def _declared_type(
     dims, labels = [], []
     for expression in st.type.dims or ():
         if isinstance(expression, s.Spread):
-            for axis in interpreter._spread(expression, scope):
+            for axis in interpreter.spread(expression, scope):
                 dims.append(axis.size if isinstance(axis, Axis) else axis)
                 labels.append(axis.label if isinstance(axis, Axis) else None)
             continue

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from weft.compiler.errors import CompileError, Span
 from weft.compiler.graph import Node
 from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.expressions import arguments
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Scope
 from weft.frontends.dsl.schedules import Clock
@@ -31,7 +32,7 @@ class Rule:
         """The rule that an expression names; names of time among its parameters are given."""
         given: list[Given] = []
         if isinstance(value, s.Call):
-            given = interpreter.arguments(value, scope)
+            given = arguments(interpreter, value, scope)
             function = interpreter.evaluate(value.function, scope)
         else:
             function = interpreter.evaluate(value, scope)

@@ -182,7 +182,7 @@ class Schedules:
         for name, holder, node in places:
             if holder is not None:
                 holder.values[name] = Tensor(node, holder.values[name].axes)
-        interpreter.block(block, Scope(scope.module, parent=scope))
+        interpreter.body(block, Scope(scope.module, parent=scope))
         self.epoch_updates |= interpreter.updates
         interpreter.updates, interpreter.current = updates, current
         for holder, name, value in held:

@@ -9,6 +9,7 @@ from typing import Any
 from weft.compiler import builder as b
 from weft.compiler.type_rules import TypeRuleError
 from weft.compiler.types import I64, DType
+from weft.frontends.dsl import operators
 from weft.frontends.dsl.axes import align
 from weft.frontends.dsl.builtins.reductions import reduction
 from weft.frontends.dsl.site import Site
@@ -69,7 +70,7 @@ def _extreme(op: str, static: Callable[..., Any]) -> Callable[..., Value]:
         if is_number(x) and is_number(y):
             return static(x, y)
         name = {"max": "maximum", "min": "minimum"}[op]
-        return site.interpreter.elementwise(name, x, y, site.span, f"`{site.name}`")
+        return operators.elementwise(site.interpreter, name, x, y, site.span, f"`{site.name}`")
 
     return call
 
