@@ -6,19 +6,20 @@ with arenas:  | loss: theta | adam.m | adam.v | ... and single tensors for what 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from weft.backends.base import Backend, Held, Step
+from weft.compiler.builder import input_
 from weft.compiler.errors import RunError
 from weft.compiler.graph import Graph
 from weft.compiler.passes.pack import Arena, layout, views
 from weft.compiler.philox import seed_words
 from weft.compiler.plan import Plan, Target
 from weft.compiler.program import Program, State
-from weft.compiler.training import build
+from weft.compiler.training import SEED, build
 from weft.compiler.types import static_shape
 from weft.runtime.executables import executable
 from weft.runtime.loading import Loaded
@@ -71,8 +72,10 @@ class Session:
         return {name: named[name] for name in self.program.states}
 
     def initialise(self, seed: int) -> None:
-        """Draw the initial state: a pure function of the seed."""
-        self.load({**self.run("init", {"seed": seed_words(seed)})})
+        """Draw the initial state: a pure function of the seed, which is part of it."""
+        self.tensors()[SEED][...] = seed_words(seed)
+        self.state.changed()
+        self.run("init", {})
 
     def load(self, values: Arrays) -> None:
         """Take over a state by name, from `init` or a checkpoint."""
@@ -114,20 +117,27 @@ class Session:
     # -- graphs -----------------------------------------------------------------------------------
 
     def graph(self, name: str) -> Graph:
-        """`init`, `train_step`, `eval_step`, `predict` or `epoch_end`."""
+        """`init`, `train_step`, `eval_step`, `predict` or `epoch_end`, as a step over the state.
+
+        `init` makes all of the state from the seed. As a step it takes the old state too, which it
+        doesn't read, so that new values are written where the old ones are.
+        """
         graph: Graph = getattr(self.program, name)
-        return graph
+        if name != "init":
+            return graph
+        states = self.program.states.values()
+        inputs = {s.name: input_(s.name, s.type) for s in states} | {**graph.named_inputs}
+        return replace(graph, inputs=tuple(inputs.values()))
 
     def target(self, name: str, batch: int) -> Target:
         """What the graph is lowered for: this batch size, this layout of state, this backend."""
-        is_init = name == "init"
         held = [*(a.name for a in self.arenas), *(s.name for s in self._singles)]
         return Target(
             sizes={"batch": batch},
-            arenas=() if is_init else self.arenas,
+            arenas=self.arenas,
             composites=self.backend.composites,
             abilities=self.backend.abilities,
-            bound=frozenset() if is_init else frozenset(held),
+            bound=frozenset(held),
         )
 
     def plan(self, name: str, batch: int = 1) -> Plan:
@@ -151,7 +161,7 @@ class Session:
     def fields(self, name: str) -> frozenset[str]:
         """The inputs of a graph that are not state."""
         names = {node.name for node in self.graph(name).inputs}
-        return frozenset(names if name == "init" else names - set(self.program.states))
+        return frozenset(names - set(self.program.states))
 
     def run(self, name: str, inputs: Arrays, batch: int = 1) -> Arrays:
         """Run a graph once on inputs by name; inputs that it doesn't read are ignored."""

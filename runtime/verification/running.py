@@ -285,9 +285,8 @@ def run(subject: Subject, name: str, inputs: Arrays, size: int) -> Arrays:
         array[...] = inputs.get(state, subject.state[state])
     saved = session.copy()
     found = {k: np.array(v) for k, v in session.run(name, inputs, size).items()}
-    if name != "init":
-        updated = set(session.graph(name).output_names)
-        found |= {n: v.copy() for n, v in session.tensors().items() if n in updated}
+    updated = set(session.graph(name).output_names)
+    found |= {n: v.copy() for n, v in session.tensors().items() if n in updated}
     session.restore(saved)
     return found
 
@@ -329,7 +328,6 @@ def repeats(subject: Subject) -> Check:
         inputs = subject.inputs(name, size)
         (once, given), (again, _) = (_traced(subject, name, inputs, size) for _ in range(2))
         assigned = set(subject.built(name).output_names)
-        states = subject.state if name != "init" else {}
 
         def same(output: str, found: np.ndarray, wanted: np.ndarray, fault: str) -> None:
             equal = found.tobytes() == wanted.tobytes()
@@ -339,8 +337,8 @@ def repeats(subject: Subject) -> Check:
 
         for output, value in once.items():
             same(output, value, again[output], "run again gives other bits for")
-            if output in states and output not in assigned:
-                same(output, value, states[output], "writes to what nothing assigns there,")
+            if output in subject.state and output not in assigned:
+                same(output, value, subject.state[output], "writes to what nothing assigns there,")
         for field, value in given.items():
             same(field, value, inputs[field], "writes to what it was given,")
     return tally.check()
