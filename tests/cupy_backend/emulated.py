@@ -20,9 +20,12 @@ BACKEND = CupyBackend(EMULATOR)
 emulated = pytest.mark.skipif(COMPILER is None, reason="the emulator compiles with g++")
 
 
-def compiled(graphs: Sequence[Graph]) -> list[CupyExecutable]:
-    """Executables of graphs; all of their functions are compiled at once, which is quicker."""
-    made = [BACKEND.compile(plan(g, fuse(g), BACKEND.abilities)) for g in graphs]
+def compiled(graphs: Sequence[Graph], backend: CupyBackend = BACKEND) -> list[CupyExecutable]:
+    """Executables of graphs; all of their functions are compiled at once, which is quicker.
+
+    The backend's device keeps what it has compiled, as the emulator does.
+    """
+    made = [backend.compile(plan(g, fuse(g), backend.abilities)) for g in graphs]
     functions = {n: source for one in made for n, source in one.program.functions.items()}
-    EMULATOR.load(headers(), functions)
+    backend.device.load(headers(), functions)
     return made

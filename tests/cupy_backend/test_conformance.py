@@ -15,6 +15,7 @@ from conformance.cases import Case, cases
 from conformance.test_backends import as_state, has_narrow, variants
 from cupy_backend.emulated import BACKEND, compiled, emulated
 from random_graphs import SIZES, arrays, random_graph
+from weft.backends.cupy.backend import CupyBackend
 from weft.compiler import builder as b
 from weft.compiler.errors import RunError
 from weft.compiler.evaluate import evaluate
@@ -25,6 +26,7 @@ from weft.compiler.passes.bind import bind
 from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.types import F64, DType, TensorType, dtype_of
 
+Named = tuple[str, Graph, dict[str, np.ndarray]]
 PRIMITIVES = sorted({case.op for case, _ in variants()})
 
 
@@ -33,9 +35,9 @@ def test_every_primitive_has_cases() -> None:
     assert BACKEND.ops == OPS.keys() - {"call"}
 
 
-def check(named: list[tuple[str, Graph, dict[str, np.ndarray]]]) -> None:
+def check(named: list[Named], backend: CupyBackend = BACKEND) -> None:
     """Each graph on its values gives what the reference gives."""
-    programs = compiled([graph for _, graph, _ in named])
+    programs = compiled([graph for _, graph, _ in named], backend)
     for (name, graph, values), program in zip(named, programs, strict=True):
         try:
             compare(run_twice(program, graph, values), evaluate(graph, values))
@@ -43,24 +45,34 @@ def check(named: list[tuple[str, Graph, dict[str, np.ndarray]]]) -> None:
             raise AssertionError(f"{name}: {error}") from error
 
 
-@emulated
-@pytest.mark.parametrize("op", PRIMITIVES)
-def test_primitive(op: str) -> None:
+def primitive(op: str) -> list[Named]:
+    """All cases of a primitive, in both precisions."""
     named = []
     for case, dtype in variants():
         if case.op == op and not has_narrow(case, dtype):
             graph, values = case.graph(dtype)
             named.append((f"{case.id}-{dtype}", inline_calls(graph), values))
-    check(named)
+    return named
+
+
+def gradients(op: str, *dtypes: DType) -> list[Named]:
+    """The gradients of a primitive's cases."""
+    found = [c for c in cases() if c.op == op and c.has_float and not has_narrow(c)]
+    smooth = [c for c in found if result_of(c).type.dtype.kind == "float"]
+    assert smooth
+    return [(f"{c.id}-{d}", *gradient(c, d)) for c in smooth for d in dtypes]
+
+
+@emulated
+@pytest.mark.parametrize("op", PRIMITIVES)
+def test_primitive(op: str) -> None:
+    check(primitive(op))
 
 
 @emulated
 @pytest.mark.parametrize("op", sorted(RULES))
 def test_gradient(op: str) -> None:
-    found = [c for c in cases() if c.op == op and c.has_float and not has_narrow(c)]
-    smooth = [c for c in found if result_of(c).type.dtype.kind == "float"]
-    assert smooth
-    check([(c.id, *gradient(c, F64)) for c in smooth])
+    check(gradients(op, F64))
 
 
 def result_of(case: Case) -> Node:
@@ -82,17 +94,22 @@ def gradient(case: Case, dtype: DType) -> tuple[Graph, dict[str, np.ndarray]]:
     return inline_calls(graph), values
 
 
-@emulated
-@pytest.mark.slow
-def test_random_graphs() -> None:
+def random_ones(count: int) -> list[Named]:
+    """Random graphs, every other one a step that updates state."""
     named = []
-    for seed in range(60):
+    for seed in range(count):
         rng = random.Random(seed)
         graph = bind(random_graph(rng, 40, calls=False), SIZES)
         if seed % 2:
             graph = as_state(graph, rng)
         named.append((f"graph {seed}", graph, arrays(graph)))
-    check(named)
+    return named
+
+
+@emulated
+@pytest.mark.slow
+def test_random_graphs() -> None:
+    check(random_ones(60))
 
 
 def test_half_precision_is_refused() -> None:

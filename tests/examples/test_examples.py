@@ -12,10 +12,10 @@ import onnxruntime
 import pytest
 
 import weft
+from everywhere import EVERYWHERE
 from examples.table import EXAMPLES, VARIANTS
 from weft.api import Run
 from weft.compiler.types import static_shape
-from weft.runtime.backends import installed
 
 FOLDER = Path(__file__).parents[2] / "examples"
 TRAINED = [name for name, row in EXAMPLES.items() if row.reaches]
@@ -50,7 +50,7 @@ def test_variants(name: str, settings: Mapping[str, Any], parameters: int) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", installed())
+@pytest.mark.parametrize("backend", EVERYWHERE)
 @pytest.mark.parametrize("name", TRAINED)
 def test_it_learns(name: str, backend: str, tmp_path: Path) -> None:
     row = EXAMPLES[name]
