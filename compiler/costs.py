@@ -20,7 +20,9 @@ from weft.compiler.graph import Node
 from weft.compiler.index import Axis, Index
 from weft.compiler.kernel import (
     Apply,
+    Attention,
     Convolution,
+    Fold,
     Kernel,
     Load,
     Matrix,
@@ -67,6 +69,8 @@ def kernel_cost(kernel: Kernel) -> Cost:
             return _product(kernel)
         case Convolution():
             return _convolution(kernel)
+        case Attention():
+            return _attention(kernel)
         case Special():
             return _special(kernel)
         case Turns():
@@ -168,15 +172,17 @@ def _product(product: Product) -> Cost:
     read, written = _Traffic(product.ports), _Traffic(product.ports)
     m, n, k = product.sizes
     for matrix, rows, columns in ((product.lhs, m, k), (product.rhs, k, n)):
-        read.elements(matrix.port, _elements(matrix, product, rows, columns))
+        read.elements(
+            matrix.port, _elements(matrix, (*product.batch, *product.sums), rows, columns)
+        )
     epilogue = _stage(product.epilogue, frozenset(product.epilogue.axes), read, written)
     flops = 2 * prod(product.batch) * prod(product.sums) * m * n * k + epilogue
     return Cost(flops, read.bytes, written.bytes)
 
 
-def _elements(matrix: Matrix, product: Product, rows: int, columns: int) -> int:
-    sizes, steps = (*product.batch, *product.sums), (*matrix.batch, *matrix.sums)
-    return _distinct(sizes, steps) * rows * columns
+def _elements(matrix: Matrix, batch: Sequence[int], rows: int, columns: int) -> int:
+    """The distinct elements of a matrix; `batch` are the sizes of its batch and sums."""
+    return _distinct(batch, (*matrix.batch, *matrix.sums)) * rows * columns
 
 
 def _convolution(conv: Convolution) -> Cost:
@@ -188,6 +194,34 @@ def _convolution(conv: Convolution) -> Cost:
     window = prod(conv.kernel.shape[1:])
     products = prod(conv.shape) * window // prod(conv.lhs_dilation)
     return Cost(2 * products + epilogue, read.bytes, written.bytes)
+
+
+def _attention(attention: Attention) -> Cost:
+    """All pairs, also those that a mask hides."""
+    read, written = _Traffic(attention.ports), _Traffic(attention.ports)
+    batch = tuple(axis.extent for axis in attention.batch)
+    rows, columns = attention.rows.extent, attention.columns.extent
+    pairs = prod(batch) * rows * columns
+    total = 0
+    for inner in attention.inner:
+        total += 2 * pairs * inner.depth
+        for matrix, count in ((inner.left, rows), (inner.right, columns)):
+            read.elements(matrix.port, _elements(matrix, batch, count, inner.depth))
+    axes = (*attention.batch, attention.rows, attention.columns)
+    values, softmax = [outer.value for outer in attention.outer], attention.softmax
+    if softmax is not None:
+        # Each element is compared, less the maximum, raised, and added; each result divided.
+        total += 4 * pairs + prod(batch) * rows * sum(o.axis.extent for o in attention.outer)
+        values.append(softmax.score)
+        for store in softmax.stores:
+            written.at(store.port, store.index)
+    folds = tuple(Fold(i, "sum", value, value.dtype) for i, value in enumerate(values))
+    total += _stage(Stage(axes, folds, ()), frozenset(axes), read, written)
+    for outer in attention.outer:
+        total += 2 * pairs * outer.axis.extent
+        read.elements(outer.factor.port, _elements(outer.factor, batch, columns, outer.axis.extent))
+        written.at(outer.store.port, outer.store.index)
+    return Cost(total, read.bytes, written.bytes)
 
 
 def _special(special: Special) -> Cost:

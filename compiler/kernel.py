@@ -286,6 +286,68 @@ class Convolution:
 
 
 @dataclass(frozen=True, eq=False)
+class Inner:
+    """`Result(i)` of a pair: `sum over k of left[b, row, k] * right[b, column, k]`."""
+
+    left: Matrix
+    right: Matrix
+    depth: int
+
+
+@dataclass(frozen=True, eq=False)
+class Outer:
+    """`out[b, row, n] = sum over columns of value * factor[b, column, n]`, as `Result(number)`."""
+
+    value: Scalar
+    factor: Matrix
+    axis: Axis
+    number: int
+    store: Store
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax:
+    """Of each row: `weight = exp(score - maximum)`, and `total` their sum, all of them results.
+
+    What is summed over columns is divided by the total. `stores` keep what is wanted of a row.
+    """
+
+    score: Scalar
+    maximum: int
+    total: int
+    weight: int
+    stores: tuple[Store, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """Pairs of which one of `gaps` is above 0 add nothing where `weight`, of a query, is 0."""
+
+    gaps: tuple[Index, ...]
+    query: Axis
+    weight: Scalar
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """Sums over the columns of a matrix that is never there, for each of its rows.
+
+    The matrix is that of queries by keys, or of keys by queries, for each point of `batch`. Its
+    elements are scalars of the results of `inner`, of the axes, and of a softmax if it has one.
+    """
+
+    ports: tuple[Port, ...]
+    batch: tuple[Axis, ...]
+    rows: Axis
+    columns: Axis
+    inner: tuple[Inner, ...]
+    softmax: Softmax | None
+    outer: tuple[Outer, ...]
+    hidden: Hidden | None
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Special:
     """An op with a kernel of its own: sorting, running sums, scattering.
 
@@ -330,7 +392,7 @@ class Turns:
     nodes: tuple[Node, ...]
 
 
-Kernel = Nest | Product | Convolution | Special | Turns
+Kernel = Nest | Product | Convolution | Attention | Special | Turns
 
 
 class Rewriter:

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from weft.compiler.index import Atom, Axis, Datum, Floor, Index
 from weft.compiler.kernel import (
     Apply,
+    Attention,
     Bits,
     Convolution,
     Guard,
     Kernel,
     Literal,
     Load,
+    Matrix,
     Nest,
     Port,
     Position,
@@ -26,6 +28,7 @@ from weft.compiler.kernel import (
     Scalar,
     Special,
     Stage,
+    Store,
     Track,
     Turns,
     View,
@@ -87,13 +90,10 @@ class _Printer:
                 sums = f" sums {list(kernel.sums)}" if kernel.sums else ""
                 self.line(1, f"batch {list(kernel.batch)} m {m} n {n} k {k}{sums}")
                 for name, matrix in (("lhs", a), ("rhs", b)):
-                    self.line(
-                        1,
-                        f"{name} p{matrix.port} batch {list(matrix.batch)} "
-                        f"row {matrix.row} column {matrix.column}"
-                        + (f" sums {list(matrix.sums)}" if matrix.sums else ""),
-                    )
+                    self.matrix(name, matrix)
                 self.stage(kernel.epilogue)
+            case Attention():
+                self.attention(kernel)
             case Convolution():
                 for name, view in (("x", kernel.x), ("kernel", kernel.kernel)):
                     self.view(name, view)
@@ -115,6 +115,37 @@ class _Printer:
 
     def line(self, depth: int, words: str) -> None:
         self.lines.append("  " * depth + words)
+
+    def matrix(self, name: str, matrix: Matrix) -> None:
+        self.line(
+            1,
+            f"{name} p{matrix.port} batch {list(matrix.batch)} "
+            f"row {matrix.row} column {matrix.column}"
+            + (f" sums {list(matrix.sums)}" if matrix.sums else ""),
+        )
+
+    def attention(self, kernel: Attention) -> None:
+        self.line(1, f"batch {self.declare(kernel.batch)}".rstrip())
+        self.line(
+            1, f"rows {self.declare((kernel.rows,))} columns {self.declare((kernel.columns,))}"
+        )
+        for number, inner in enumerate(kernel.inner):
+            self.line(1, f"%{number} = sum of {inner.depth} products")
+            self.matrix("  left", inner.left)
+            self.matrix("  right", inner.right)
+        if kernel.softmax is not None:
+            found = kernel.softmax
+            self.line(1, f"%{found.maximum}, %{found.total}, %{found.weight} = softmax")
+            self.line(2, f"of {self.scalar(found.score)}")
+            self.stores(found.stores)
+        if kernel.hidden is not None:
+            gaps = " or ".join(f"{self.index(gap)} > 0" for gap in kernel.hidden.gaps)
+            self.line(1, f"hidden where {gaps}, if {self.scalar(kernel.hidden.weight)} is 0")
+        for outer in kernel.outer:
+            self.line(1, f"%{outer.number} = sum over columns {self.declare((outer.axis,))}")
+            self.line(2, f"of {self.scalar(outer.value)}")
+            self.matrix("  factor", outer.factor)
+            self.stores((outer.store,))
 
     def view(self, name: str, view: View) -> None:
         self.line(1, f"{name} p{view.port} {list(view.shape)} steps {list(view.strides)}")
@@ -146,7 +177,10 @@ class _Printer:
             value = self.scalar(fold.value)
             place = "" if fold.place is None else f" at {self.scalar(fold.place)}"
             self.line(2, f"fold %{fold.number} = {fold.how} {value} : {fold.dtype}{place}")
-        for store in stage.stores:
+        self.stores(stage.stores)
+
+    def stores(self, stores: Sequence[Store]) -> None:
+        for store in stores:
             value = self.scalar(store.value)
             self.line(2, f"p{store.port}[{self.index(store.index)}] = {value}")
 

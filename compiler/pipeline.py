@@ -2,7 +2,7 @@
 
     Experiment --training.build--> Program: its graphs, typed, with a symbolic batch
     graph --share, bind, pack, decompose, optimise--> primitives of known sizes over arenas
-          --fuse--> groups --plan--> places and an order --backend--> code
+          --attend, fuse--> groups --plan--> places and an order --backend--> code
 
 Every pass is a pure function. The graph is verified after the last one; where something is wrong,
 before the first and after each, to name the one that did it. `stop_after` names the pass after
@@ -18,6 +18,7 @@ from weft.compiler.collector import no_cycles
 from weft.compiler.errors import CompileError, InternalError, did_you_mean, one_of
 from weft.compiler.graph import Graph, Node
 from weft.compiler.loops import with_bodies
+from weft.compiler.passes.attention import attend
 from weft.compiler.passes.bind import bind
 from weft.compiler.passes.cleanup import cse
 from weft.compiler.passes.decompose import drop_stop_gradient, inline_calls
@@ -109,9 +110,9 @@ def _checked(graph: Graph, origin: str) -> None:
 
 @no_cycles()
 def compile_plan(graph: Graph, target: Target) -> Plan:
-    """The whole way down: lower, fuse, choose what to compute again, plan."""
-    lowered = lower(graph, target)
-    groups = fuse(lowered)
+    """The whole way down: lower, set attention apart, fuse, choose what to compute again, plan."""
+    lowered, regions = attend(lower(graph, target), target.abilities.attention)
+    groups = fuse(lowered, regions)
     if target.abilities.kernels:
         lowered, groups = recompute(lowered, groups)
     return plan(lowered, groups, target.abilities, target.bound)

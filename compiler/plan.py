@@ -32,7 +32,8 @@ class Abilities:
     needs strides; `in_place`: ops that may write over an operand of the same layout;
     `registers`: scalars live outside memory; `folded`: ops without operands that it runs once;
     `scratch`: bytes that an op needs while it runs; `kernels`: a group is one kernel, and what is
-    used only inside of it is never in memory.
+    used only inside of it is never in memory; `attention`: the largest size of values for which it
+    has attention as kernels of their own (`passes/attention.py`), 0 for none.
     """
 
     views: frozenset[str] = frozenset({"reshape", "slice"})
@@ -42,6 +43,7 @@ class Abilities:
     folded: frozenset[str] = frozenset({"constant"})
     scratch: Callable[[Node], int] = _no_scratch
     kernels: bool = False
+    attention: int = 0
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ stays on the GPU; the whole step is one CUDA graph; the next batch is copied whi
 | rows, parts | folds by teams of threads (shuffles, then shared memory); few long rows in parts |
 | product | tiles in shared memory with the epilogue in them; from 2^24 multiplications cuBLAS |
 | convolution | tiles whose images are gathered as they are fetched (implicit GEMM) |
+| attention | a tile of queries against tiles of keys, with a softmax that goes along |
 | cumsum | scans of blocks; a thread a row where rows are not runs in memory |
 | scatter_add | in order, no atomic sums: one thread adds equal rows; many updates are sorted |
 | sorts | bitonic, a block a row, in shared memory up to 2,048 `f64` or 4,096 `f32` |
@@ -81,6 +82,21 @@ Neighbouring kernels over the same rows become one (a softmax, a layer normalisa
 depends on the order in which threads run, and none on the GPU's size: sums are cut and joined by
 the sizes of the graph alone. Functions are those of CUDA's mathematics, without fast variants;
 `backends/cupy/prelude.cuh` states their errors. Products are in full `f32`, never in TF32.
+
+Attention, `softmax(q k^T) v` with whatever scales and masks the scores, is three kernels in a
+training step (`compiler/passes/attention.py`): one for the result, one for the gradient of queries,
+one for those of keys and values. None keeps a value of queries by keys: memory grows with the
+length of a sequence, not with its square. The first leaves the maximum and the sum of each row of
+scores, from which the others compute the weights again (Dao et al. 2022). Masks that follow from
+positions, `causal_mask` or a window, are computed, and tiles that they hide as a whole skipped,
+unless a row has nothing else to look at; padding masks are read. Dropout of the weights is drawn
+again where it is needed: its bits follow from the position. Other code stays as separate products
+and a softmax of rows:
+
+- values of more than 128 numbers a head (keys may have any size);
+- weights that something else reads: a result, a metric, a penalty on them;
+- scores to which something trained is added, such as a bias of relative positions;
+- gradients of gradients, and attention in the body of a `scan`.
 
 On a machine without a GPU, the tests compile the functions with NVRTC for `sm_75`, `sm_80`, `sm_90`
 and `sm_100` (a sample; with `pytest --thorough`, those of every example), and run the same code on

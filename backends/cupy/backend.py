@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from weft.backends.base import Arrays, Peaks
+from weft.backends.cupy.attention import WIDEST
 from weft.backends.cupy.bound import CupyExecutable
 from weft.backends.cupy.device import Device
 from weft.backends.cupy.held import DeviceState
@@ -38,6 +39,7 @@ ABILITIES = Abilities(
     folded=frozenset({"constant"}),
     kernels=True,
     scratch=_scratch,
+    attention=WIDEST,
 )
 
 

@@ -13,7 +13,14 @@ from weft.compiler.plan import Buffer
 from weft.compiler.types import DType
 
 THREADS = 256  # of a block, unless a kernel says otherwise
-HEADERS = ("prelude.cuh", "folds.cuh", "tiles.cuh", "ordering.cuh", "scattering.cuh")
+HEADERS = (
+    "prelude.cuh",
+    "folds.cuh",
+    "tiles.cuh",
+    "attention.cuh",
+    "ordering.cuh",
+    "scattering.cuh",
+)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from weft.backends.cupy.attention import print_attention
 from weft.backends.cupy.code import WORK, Call, Launch
 from weft.backends.cupy.convolutions import print_convolution
 from weft.backends.cupy.nests import keeps_busy, print_nest
 from weft.backends.cupy.products import print_product
 from weft.backends.cupy.special import print_special
-from weft.compiler.kernel import Convolution, Kernel, Nest, Port, Product, Special, Track, Turns
+from weft.compiler.kernel import (
+    Attention,
+    Convolution,
+    Kernel,
+    Nest,
+    Port,
+    Product,
+    Special,
+    Track,
+    Turns,
+)
 from weft.compiler.kernel_text import text
 from weft.compiler.passes.rows import joined
 from weft.compiler.plan import Buffer
@@ -168,6 +179,8 @@ def print_kernel(kernel: Kernel, aligned: frozenset[int]) -> Sequence[Call]:
             return print_product(kernel, aligned)
         case Convolution():
             return print_convolution(kernel, aligned)
+        case Attention():
+            return [print_attention(kernel)]
         case Special():
             return print_special(kernel)
     raise AssertionError(kernel)

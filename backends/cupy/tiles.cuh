@@ -6,6 +6,7 @@ namespace tile {
 // Sizes of a tile: ROWS x COLUMNS results, DEPTH factors at a time, UP x SIDE results a thread.
 template <class T, int ROWS, int COLUMNS, int DEPTH, int UP, int SIDE> struct Tile {
     static constexpr int wide = COLUMNS / SIDE;  // threads side by side
+    static constexpr int columns_each = SIDE;
     static constexpr int threads = ROWS / UP * wide;
     static constexpr int row_step = ROWS + 16 / sizeof(T);  // the padding spreads memory banks
     static constexpr int column_step = COLUMNS + 16 / sizeof(T);
@@ -22,18 +23,54 @@ template <class T, int ROWS, int COLUMNS, int DEPTH, int UP, int SIDE> struct Ti
         int first_m, int first_n, int rows, int columns, int from, int to,
         const Left& left, const Right& right, const Finish& finish, T* memory
     ) {
+        T sums[UP][SIDE];
+        clear(sums);
+        accumulate<LEFT_ALONG, RIGHT_ALONG>(
+            sums, first_m, first_n, rows, columns, from, to, left, right, memory);
+        put(sums, first_m, first_n, rows, columns, finish, memory);
+    }
+
+    static DEVICE void clear(T (&sums)[UP][SIDE]) {
+#pragma unroll
+        for (int i = 0; i < UP; i++) {
+#pragma unroll
+            for (int j = 0; j < SIDE; j++) sums[i][j] = T(0);
+        }
+    }
+
+    // Each row times a number of its own.
+    static DEVICE void scale(T (&sums)[UP][SIDE], const T (&by)[UP]) {
+#pragma unroll
+        for (int i = 0; i < UP; i++) {
+#pragma unroll
+            for (int j = 0; j < SIDE; j++) sums[i][j] *= by[i];
+        }
+    }
+
+    // What the threads hold to shared memory, column by column, for all threads to read.
+    static DEVICE void hold(const T (&sums)[UP][SIDE], T* memory) {
+#pragma unroll
+        for (int i = 0; i < UP; i++) {
+#pragma unroll
+            for (int j = 0; j < SIDE; j++) {
+                memory[column(own_side(), j) * row_step + row(own_up(), i)] = sums[i][j];
+            }
+        }
+        __syncthreads();
+    }
+
+    // The products added to what each thread holds.
+    template <bool LEFT_ALONG, bool RIGHT_ALONG, class Left, class Right>
+    static DEVICE void accumulate(
+        T (&sums)[UP][SIDE], int first_m, int first_n, int rows, int columns, int from, int to,
+        const Left& left, const Right& right, T* memory
+    ) {
         constexpr int LEFTS = ROWS * DEPTH / threads, RIGHTS = COLUMNS * DEPTH / threads;
         static_assert(LEFTS * threads == ROWS * DEPTH && RIGHTS * threads == COLUMNS * DEPTH);
         T* lefts = memory;
         T* rights = memory + DEPTH * row_step;
         const int thread = threadIdx.x, up = thread / wide, side = thread % wide;
         T next_left[LEFTS], next_right[RIGHTS];
-        T sums[UP][SIDE];
-#pragma unroll
-        for (int i = 0; i < UP; i++) {
-#pragma unroll
-            for (int j = 0; j < SIDE; j++) sums[i][j] = T(0);
-        }
         // Neighbouring threads along n: each has one column of the factors on the right.
         const int own_n = first_n + (RIGHT_ALONG ? thread % COLUMNS : 0);
         const auto own_column = right(own_n);
@@ -100,8 +137,17 @@ template <class T, int ROWS, int COLUMNS, int DEPTH, int UP, int SIDE> struct Ti
                 }
             }
         }
-        // One row of each thread at a time through shared memory, so that neighbouring threads
-        // finish neighbours. (All that is unrolled is what must be known to be in registers.)
+    }
+
+    // `finish` for what the threads hold. One row of each thread at a time goes through shared
+    // memory, so that neighbouring threads finish neighbours. (All that is unrolled is what must be
+    // known to be in registers.)
+    template <class Finish>
+    static DEVICE void put(
+        const T (&sums)[UP][SIDE], int first_m, int first_n, int rows, int columns,
+        const Finish& finish, T* memory
+    ) {
+        const int thread = threadIdx.x, up = thread / wide, side = thread % wide;
         static_assert(ROWS / UP * COLUMNS <= elements);
 #pragma unroll 1
         for (int i = 0; i < UP; i++) {
@@ -121,6 +167,10 @@ template <class T, int ROWS, int COLUMNS, int DEPTH, int UP, int SIDE> struct Ti
             }
         }
     }
+
+    // Which of the threads that have the same rows, and which of those that have the same columns.
+    static DEVICE int own_side() { return threadIdx.x % wide; }
+    static DEVICE int own_up() { return threadIdx.x / wide; }
 
     // Where a thread's i-th row and j-th column are within the tile.
     static DEVICE int row(int up, int i) {

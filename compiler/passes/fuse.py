@@ -7,6 +7,7 @@
     contraction    one product and elementwise epilogues of its shape
     movement       one index map or concatenation that no single group takes in
     loop             all results of one loop
+    attention        a part of attention that was set apart (`attention.py`)
     window, indexing, order, call, source      one node
 
 An index map folds into the group that alone reads it, unless it is a factor of a product, which is
@@ -17,7 +18,7 @@ kernel.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -50,14 +51,45 @@ class Group:
         return f"<{self.kind} group: {' '.join(n.op.name for n in self.nodes)}>"
 
 
-def fuse(graph: Graph) -> tuple[Group, ...]:
-    """The graph's nodes, leaves aside, as convex groups in topological order."""
-    place = {node: i for i, node in enumerate(graph.nodes)}
+def fuse(graph: Graph, regions: Sequence[Sequence[Node]] = ()) -> tuple[Group, ...]:
+    """The graph's nodes, leaves aside, as convex groups in topological order.
+
+    `regions` are groups that are given: convex sets of nodes, operands first.
+    """
+    home = {node: region for region in regions for node in region}
+    order = _order(graph, home)
+    place = {node: i for i, node in enumerate(order)}
     partition = _Partition(place)
-    for node in graph.nodes:
-        partition.add(node)
+    for node in order:
+        if node not in home:
+            partition.add(node)
+        elif node is home[node][0]:
+            partition.add_region(home[node])
     partition.fold(graph)
     return _finish(graph, place, partition.home)
+
+
+def _order(graph: Graph, home: Mapping[Node, Sequence[Node]]) -> Sequence[Node]:
+    """The graph's nodes, operands first, with the nodes of a region one after the other."""
+    if not home:
+        return graph.nodes
+    order: list[Node] = []
+    done: set[Node] = set()
+    stack = list(reversed(graph.nodes))
+    while stack:
+        node = stack[-1]
+        unit = home.get(node, (node,))
+        if node in done:
+            stack.pop()
+            continue
+        waiting = [o for n in unit for o in n.inputs if o not in done and o not in unit]
+        if waiting:
+            stack += waiting
+        else:
+            stack.pop()
+            order += unit
+            done.update(unit)
+    return order
 
 
 @dataclass(eq=False, slots=True)
@@ -114,6 +146,17 @@ class _Partition:
         for need in moved:
             draft.apart |= need.bits
         self._need(draft, [d for d in (*direct, *moved) if d.bits & draft.bits == 0])
+
+    def add_region(self, nodes: Sequence[Node]) -> None:
+        """A draft that is complete, once all that it needs is there."""
+        draft = _Draft(1 << next(self.numbers), "attention", (), ())
+        draft.nodes += nodes
+        self.drafts.append(draft)
+        outside = {o: None for node in nodes for o in node.inputs if o not in set(nodes)}
+        for node in nodes:
+            self.home[node] = draft
+        needs = [self.home[s] for o in outside for s in self._sources(o)]
+        self._need(draft, list({id(need): need for need in needs}.values()))
 
     def _loop(self, node: Node) -> _Draft | None:
         """The draft of another result of this loop. It reads the same, so no cycle can close."""

@@ -24,6 +24,7 @@ from weft.compiler.kernel import (
 )
 from weft.compiler.loops import turning
 from weft.compiler.ops import Kind
+from weft.compiler.passes.attention_kernels import attention
 from weft.compiler.passes.contractions import contraction
 from weft.compiler.passes.elements import Elements, axes_of, is_within, number_as, shape_of
 from weft.compiler.passes.fuse import Group
@@ -59,7 +60,7 @@ def kernels(plan: Plan, abilities: Abilities) -> tuple[Kernel, ...]:
 def _kind(group: Group) -> str:
     """The group's kind, or the op where ops of a kind differ."""
     name = group.nodes[-1].op.name
-    return name if name in _PRINTERS else group.kind
+    return name if name in _PRINTERS and group.kind != "attention" else group.kind
 
 
 def _points(e: Elements, outputs: Sequence[Node]) -> list[Kernel]:
@@ -191,6 +192,7 @@ _PRINTERS: Mapping[str, Callable[[Elements, Sequence[Node]], list[Kernel]]] = {
     "elementwise": _points,
     "reduction": _reduction,
     "contraction": contraction,
+    "attention": attention,
     "window": _window,
     "movement": _points,
     "concat": _concat,

@@ -98,7 +98,7 @@ class _Again:
 
     def _may_drop(self, node: Node, group: Group) -> bool:
         """Whether every later reader could compute the value itself, element by element."""
-        if node in self.results or not _is_light(node, group.members):
+        if group.kind == "attention" or node in self.results or not _is_light(node, group.members):
             return False
         for user in self.graph.users[node]:
             reader = self.home[user]

@@ -124,6 +124,15 @@ template <class T> T exchanged(T mine, int from) {
 }  // namespace emulator
 
 static void __syncthreads() { emulator::wait(emulator::block, emulator::threads); }
+static int __syncthreads_or(int vote) {
+    static int any;
+    if (vote) any = 1;
+    __syncthreads();
+    const int found = any;
+    __syncthreads();
+    any = 0;
+    return found;
+}
 static void __syncwarp(unsigned = ~0u) { emulator::wait_for_warp(); }
 
 template <class T> T __shfl_xor_sync(unsigned, T mine, int difference) {

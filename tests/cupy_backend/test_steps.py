@@ -27,6 +27,8 @@ STEPS = {
     "multi_task": 1e-4,
     "siamese": 1e-4,
     "diabetes": 1e-5,
+    "small/vit_b16": 1e-4,
+    "transformer_lm": 1e-4,
 }
 
 
@@ -53,9 +55,16 @@ def test_two_steps(name: str) -> None:
     compare(found, reference, STEPS[name])
 
 
+# The true gradient of a bias of keys is 0, as it adds the same to all scores of a query: Adam makes
+# steps of what rounding leaves.
+ROUNDING = "multi_head_attention.b_k"
+
+
 def compare(found: Session, expected: Session, bound: float) -> None:
     values = found.tensors()
     for name, value in expected.tensors().items():
+        if name.endswith(ROUNDING):
+            continue
         wide = value.astype(np.float64)
         most = np.abs(wide).max(initial=1e-3)
         assert np.abs(values[name] - wide).max(initial=0) <= bound * most, name

@@ -1,0 +1,307 @@
+"""Attention as one function: a block has a tile of rows and goes through tiles of columns.
+
+    tile of scores    products along the head, in registers      rows x columns
+    its values        masks, softmax, gradients: elementwise      to shared memory
+    tile of results   values times v (k, q, do), in registers     rows x head
+
+Nothing of rows by columns is in memory. A block alone writes its rows and goes through the columns
+in order, so results don't depend on how blocks run. Tiles are squares of 64 with 256 threads, 16
+values of each a thread, or of 32 with 128 threads for short sequences and for f64: then all that
+is shared fits the 48 KB that every GPU has, with results of up to 128 columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from math import prod
+
+from weft.backends.cupy import scalar
+from weft.backends.cupy.code import Launch, launch
+from weft.backends.cupy.emit import Emitter, Namer
+from weft.backends.cupy.points import index_type, spread
+from weft.compiler.index import Index
+from weft.compiler.kernel import Attention, Fold, Hidden, Matrix, Outer, Stage
+
+WIDEST = 128  # columns of a result
+DEPTH = 16  # factors at a time
+LARGE, SMALL = 64, 32  # rows and columns of a tile
+
+
+def print_attention(attention: Attention) -> Launch:
+    return _Attention(attention).run()
+
+
+class _Attention:
+    """The lines of the function, in the order in which it works."""
+
+    def __init__(self, attention: Attention) -> None:
+        self.a = attention
+        self.dtype = attention.outer[0].value.dtype
+        self.type = scalar.type_name(self.dtype)
+        self.rows, self.columns = attention.rows.extent, attention.columns.extent
+        long = max(self.rows, self.columns) > SMALL
+        self.side = LARGE if long and self.dtype.bits <= 32 else SMALL
+        self.up = 4 if self.side == LARGE else 2  # rows of a thread; it has four columns
+        self.wide = self.side // 4  # threads that have the same rows
+        self.threads = self.side // self.up * self.wide
+        self.code = Emitter({}, Namer(), self._index_type())
+        self.line = self.code.line
+
+    def _index_type(self) -> str:
+        a = self.a
+        values = [outer.value for outer in a.outer]
+        values += [] if a.softmax is None else [a.softmax.score]
+        values += [] if a.hidden is None else [a.hidden.weight]
+        folds = tuple(Fold(i, "sum", value, value.dtype) for i, value in enumerate(values))
+        stores = tuple(outer.store for outer in a.outer)
+        stages = [Stage((), folds, ()), Stage((), (), stores)]
+        sides = [(m, inner.depth) for inner in a.inner for m in (inner.left, inner.right)]
+        sides += [(outer.factor, outer.axis.extent) for outer in a.outer]
+        longest = max(self.rows, self.columns)
+        reach = max(
+            sum(
+                abs(step) * size
+                for step, size in zip(
+                    (*m.batch, m.row, m.column),
+                    (*(axis.extent for axis in a.batch), longest, across),
+                    strict=True,
+                )
+            )
+            for m, across in sides
+        )
+        return index_type(stages, reach)
+
+    def run(self) -> Launch:
+        a, tiles = self.a, -(-self.rows // self.side)
+        self._begin(tiles)
+        self._functions()
+        self._before()
+        if a.hidden is None:
+            with self._columns():
+                self._turn()
+        else:
+            self._all_but(a.hidden)
+        self._after()
+        blocks = tiles * prod(axis.extent for axis in a.batch)
+        return launch("attention", a.ports, self.code.lines, (blocks, 1, 1), self.threads)
+
+    # -- what there is ----------------------------------------------------------------------------
+
+    def _begin(self, tiles: int) -> None:
+        """Tiles, shared memory, and which rows of which matrix are this block's."""
+        line, type, side = self.line, self.type, self.side
+        line(f"using Scores = tile::Tile<{type}, {side}, {side}, {DEPTH}, {self.up}, 4>;")
+        widths = [self._width(outer) for outer in self.a.outer]
+        for i, width in enumerate(widths):
+            shape = f"{side}, {width}, {DEPTH}, {self.up}, {width // self.wide}"
+            line(f"using Sums{i} = tile::Tile<{type}, {shape}>;")
+        widest = max(range(len(widths)), key=lambda i: widths[i])
+        largest = f"Sums{widest}" if widths[widest] > side else "Scores"
+        line(f"alignas(16) __shared__ {type} memory[{largest}::elements];")
+        line(f"alignas(16) __shared__ {type} held[{side} * Scores::row_step];")
+        line(f"const {self.code.index_type} matrix = blockIdx.x / {tiles};")
+        line(f"const int first_m = blockIdx.x % {tiles} * {side};")
+        spread(self.code, "matrix", self.a.batch)
+        self.code.vector = None
+
+    def _width(self, outer: Outer) -> int:
+        """Columns of the tile of results: a power of two that its threads share evenly."""
+        return max(self.wide, 1 << (outer.axis.extent - 1).bit_length())
+
+    def _functions(self) -> None:
+        """Functions of the kernel's own: where elements are, and what becomes of them."""
+        code, type, index = self.code, self.type, self.code.index_type
+        pair = f"{index} row, {index} column"
+        code.axes |= {self.a.rows: "row", self.a.columns: "column"}
+        for i, inner in enumerate(self.a.inner):
+            left, right = self._element(inner.left), self._element(inner.right)
+            with code.block(f"const auto left{i} = [&](int m, int k) -> {type}", "};"):
+                self.line(f"return {left('m', 'k')};")
+            with code.block(f"const auto right{i} = [&](int n)", "};"):
+                self.line(f"return [=](int k) -> {type} {{ return {right('n', 'k')}; }};")
+        for i, outer in enumerate(self.a.outer):
+            factor = self._element(outer.factor)
+            with code.block(f"const auto factor{i} = [&](int n)", "};"):
+                self.line(f"return [=](int k) -> {type} {{ return {factor('k', 'n')}; }};")
+        results = {i: f"product{i}" for i in range(len(self.a.inner))}
+        products = "".join(f", {type} {name}" for name in results.values())
+        softmax = self.a.softmax
+        if softmax is not None:
+            code.results = results
+            with code.block(f"const auto score = [&]({pair}{products}) -> {type}", "};"):
+                self.line(f"return {code.one(softmax.score)};")
+            results = {softmax.weight: "weight"}
+            products = f", {type} weight"
+        code.results = results
+        found = "".join(f", {type}& value{i}" for i in range(len(self.a.outer)))
+        with code.block(f"const auto evaluate = [&]({pair}{products}{found})", "};"):
+            for i, outer in enumerate(self.a.outer):
+                self.line(f"value{i} = {code.one(outer.value)};")
+
+    def _element(self, matrix: Matrix) -> Callable[[str, str], str]:
+        """A matrix's element, for a row and a column."""
+        code, port = self.code, f"p{matrix.port}"
+        parts = [
+            f"{step} * {code.axes[axis]}"
+            for step, axis in zip(matrix.batch, self.a.batch, strict=True)
+            if step
+        ]
+        start = code.let(f"{self.type}* const", " + ".join([port, *parts]), "start")
+        wide = "" if code.index_type == "int" else f"({code.index_type})"
+        return lambda row, column: (
+            f"{start}[{wide}{matrix.row} * {row} + {wide}{matrix.column} * {column}]"
+        )
+
+    # -- what is done -----------------------------------------------------------------------------
+
+    def _before(self) -> None:
+        for i in range(len(self.a.outer)):
+            self.line(f"{self.type} sums{i}[{self.up}][Sums{i}::columns_each];")
+            self.line(f"Sums{i}::clear(sums{i});")
+        if self.a.softmax is not None:
+            self.line(f"{self.type} maximum[{self.up}], total[{self.up}], scale[{self.up}];")
+            with self._rows():
+                self.line(f"maximum[i] = -op::infinity<{self.type}>();")
+                self.line(f"total[i] = {self.type}(0);")
+
+    def _rows(self) -> AbstractContextManager[None]:
+        self.line("#pragma unroll")
+        return self.code.block(f"for (int i = 0; i < {self.up}; i++)")
+
+    def _columns(self) -> AbstractContextManager[None]:
+        step = f"first_n += {self.side}"
+        self.line("#pragma unroll 1")
+        return self.code.block(f"for (int first_n = 0; first_n < {self.columns}; {step})")
+
+    @contextmanager
+    def _pairs(self) -> Iterator[None]:
+        """For each pair of the thread: its row and column, and whether it is one."""
+        with self._rows():
+            self.line("const int row = first_m + Scores::row(Scores::own_up(), i);")
+            self.line("#pragma unroll")
+            with self.code.block("for (int j = 0; j < 4; j++)"):
+                self.line("const int column = first_n + Scores::column(Scores::own_side(), j);")
+                inside = f"row < {self.rows} && column < {self.columns}"
+                self.line(f"const bool inside = {inside};")
+                yield
+
+    def _turn(self) -> None:
+        """One tile of columns."""
+        line, type, a = self.line, self.type, self.a
+        sizes = f"first_m, first_n, {self.rows}, {self.columns}"
+        for i, inner in enumerate(a.inner):
+            along = f"{_word(inner.left.column == 1)}, {_word(inner.right.column != 1)}"
+            line(f"{type} products{i}[{self.up}][4];")
+            line(f"Scores::clear(products{i});")
+            line(f"Scores::accumulate<{along}>(")
+            line(f"    products{i}, {sizes}, 0, {inner.depth}, left{i}, right{i}, memory);")
+        given = "".join(f", products{i}[i][j]" for i in range(len(a.inner)))
+        if a.softmax is not None:
+            with self._pairs():
+                lowest = f"-op::infinity<{type}>()"
+                line(f"products0[i][j] = inside ? score(row, column{given}) : {lowest};")
+            line(f"attention::weigh<{self.wide}>(products0, maximum, total, scale);")
+            for i in range(len(a.outer)):
+                line(f"Sums{i}::scale(sums{i}, scale);")
+            given = ", products0[i][j]"
+        count = range(len(a.outer))
+        names = [f"values{i}" for i in count]
+        line(f"{type} {', '.join(f'{name}[{self.up}][4]' for name in names)};")
+        with self._pairs():
+            line(" ".join(f"{name}[i][j] = {type}(0);" for name in names))
+            into = "".join(f", {name}[i][j]" for name in names)
+            line(f"if (inside) evaluate(row, column{given}{into});")
+        end = f"first_n + {self.side} < {self.columns} ? first_n + {self.side} : {self.columns}"
+        line(f"const int end = {end};")
+        line("const auto value = [&](int m, int k) -> " + type + " {")
+        line("    return held[(k - first_n) * Scores::row_step + m];")
+        line("};")
+        for i, outer in enumerate(a.outer):
+            line(f"Scores::hold(values{i}, held);")
+            line(f"Sums{i}::accumulate<false, {_word(outer.factor.column == 1)}>(")
+            sizes = f"{self.side}, {outer.axis.extent}, first_n, end"
+            line(f"    sums{i}, 0, 0, {sizes}, value, factor{i}, memory);")
+
+    def _all_but(self, hidden: Hidden) -> None:
+        """The columns without tiles that are hidden as a whole, where these add nothing."""
+        line, code, a = self.line, self.code, self.a
+        with code.block("const auto is_hidden = [&](int first_n) -> bool", "};"):
+            for name, size in (("m", self.rows), ("n", self.columns)):
+                end = f"first_{name} + {self.side - 1}"
+                line(f"const int last_{name} = {end} < {size} ? {end} : {size - 1};")
+            line(f"return {' || '.join(f'{self._least(gap)} > 0' for gap in hidden.gaps)};")
+        by_row = hidden.query is a.rows
+        query, given = ("row" if by_row else "column"), ""
+        if a.softmax is not None:
+            code.results = {a.softmax.maximum: "top"}
+            given = f", {self.type} top"
+        with code.block(f"const auto counts = [&]({code.index_type} {query}{given})", "};"):
+            line(f"return {code.one(hidden.weight)} != {self.type}(0);")
+        if by_row and a.softmax is not None:
+            line("// What is hidden comes last, and only for rows that have seen nothing else.")
+            line("#pragma unroll 1")
+            with code.block("for (int late = 0; late < 2; late++)"):
+                with code.block("if (late)"):
+                    self._any_row(", maximum[i]")
+                    line("if (!__syncthreads_or(wanted)) break;")
+                with self._columns():
+                    line("if (is_hidden(first_n) != (late == 1)) continue;")
+                    self._turn()
+        elif by_row:
+            self._any_row("")
+            line("const bool all = __syncthreads_or(wanted);")
+            with self._columns():
+                line("if (!all && is_hidden(first_n)) continue;")
+                self._turn()
+        else:
+            with self._columns():
+                with code.block("if (is_hidden(first_n))"):
+                    line("const int column = first_n + threadIdx.x;")
+                    inside = f"threadIdx.x < {self.side} && column < {self.columns}"
+                    line(f"if (!__syncthreads_or({inside} && counts(column))) continue;")
+                self._turn()
+
+    def _any_row(self, given: str) -> None:
+        """Whether what is hidden counts for a row of the thread."""
+        self.line("bool wanted = false;")
+        with self._rows():
+            self.line("const int row = first_m + Scores::row(Scores::own_up(), i);")
+            self.line(f"if (row < {self.rows} && counts(row{given})) wanted = true;")
+
+    def _least(self, gap: Index) -> str:
+        """The least value of a gap in a tile."""
+        parts = [str(gap.constant)]
+        for axis, name in ((self.a.rows, "m"), (self.a.columns, "n")):
+            factor = gap.factor(axis) or 0
+            if factor:
+                parts.append(f"{factor} * {'first' if factor > 0 else 'last'}_{name}")
+        return " + ".join(parts)
+
+    def _after(self) -> None:
+        """Results to where they are wanted."""
+        code, type, softmax = self.code, self.type, self.a.softmax
+        results: dict[int, str] = {}
+        if softmax is not None:
+            results = {softmax.maximum: "maximum[i]", softmax.total: "total[i]"}
+            if softmax.stores:
+                code.results = results
+                with code.block("if (Scores::own_side() == 0)"), self._rows():
+                    self.line("const int row = first_m + Scores::row(Scores::own_up(), i);")
+                    with code.block(f"if (row < {self.rows})"):
+                        code.stores(softmax.stores)
+            with self._rows():
+                self.line(f"scale[i] = {type}(1) / total[i];")
+        for i, outer in enumerate(self.a.outer):
+            if softmax is not None:
+                self.line(f"Sums{i}::scale(sums{i}, scale);")
+            code.axes[outer.axis] = "n"
+            code.results = {outer.number: "sum"}
+            with code.block(f"const auto finish{i} = [&](int row, int n, {type} sum)", "};"):
+                code.stores((outer.store,))
+            sizes = f"first_m, 0, {self.rows}, {outer.axis.extent}"
+            self.line(f"Sums{i}::put(sums{i}, {sizes}, finish{i}, memory);")
+
+
+def _word(truth: bool) -> str:
+    return str(truth).lower()

@@ -1,0 +1,233 @@
+"""Attention as kernels that never have its weights in memory: what they give, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import pytest
+
+from conformance.backends import INSTALLED, run_twice
+from cupy_backend.emulated import BACKEND, EMULATOR, emulated
+from language.elaborated import SEED, STEP, cotangent, elaborate
+from weft.backends.cupy.bound import CupyExecutable
+from weft.backends.cupy.code import headers
+from weft.compiler import builder as b
+from weft.compiler.evaluate import evaluate
+from weft.compiler.gradient import differentiate, vjp
+from weft.compiler.graph import Graph, make, topological
+from weft.compiler.pipeline import compile_plan
+from weft.compiler.plan import Plan, Target
+from weft.compiler.types import F32, F64, DType, static_shape
+from weft.runtime.backends import backend_named
+
+Arrays = dict[str, np.ndarray]
+
+WINDOW = """
+fn window(queries: int, keys: int, width: int) {
+  let key = broadcast(arange(keys), [queries, keys])
+  let query = broadcast(reshape(arange(queries), [queries, 1]), [queries, keys])
+  key <= query and query - key < width
+}
+"""
+HEADS = """
+fn f(q, k, v) {
+  let y = attention(split_heads(q, 2), split_heads(k, 2), split_heads(v, 2))
+  merge_heads(y)
+}
+"""
+DROPPED = """
+layer dropped(q, k, v) { (attention_weights(q, k) |> dropout(0.3)) @ v }
+model net = dropped()
+fn f(q, k, v) = net(q, k, v)
+"""
+PADDED = """
+fn f(q, k, v, m) {
+  let mask = head_mask([3, 2, 10, 13], true, CAUSAL, m > 0)
+  attention(q, k, v, mask)
+}
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """`f` of a source, with operands of these shapes; those after the third are 0 or 1."""
+
+    text: str
+    shapes: tuple[tuple[int, ...], ...]
+    low: float = 0.25  # of the last operand, the share of zeros
+
+
+def attention(q: tuple[int, ...], keys: int, width: int, more: str = "") -> Case:
+    lead, depth = q[:-2], q[-1]
+    shapes = (q, (*lead, keys, depth), (*lead, keys, width))
+    return Case(f"fn f(q, k, v) = attention(q, k, v{more})", shapes)
+
+
+CASES = {
+    "one tile": attention((2, 3, 12, 8), 12, 8),
+    "no batch": attention((5, 4), 7, 3),
+    "one query": attention((2, 1, 16), 40, 16),
+    "two keys": attention((2, 9, 4), 2, 4),
+    "tiles that are cut": attention((2, 70, 20), 131, 33),
+    "wide heads": attention((1, 40, 128), 67, 128),
+    "causal": attention((2, 100, 16), 100, 16, ", causal_mask(100)"),
+    "causal, more queries": attention((1, 90, 8), 50, 8, ", causal_mask(90, 50)"),
+    "causal, more keys": attention((1, 40, 8), 140, 8, ", causal_mask(40, 140)"),
+    "unscaled": Case(
+        "fn f(q, k, v) = attention_unscaled(q, k, v)", ((2, 9, 4), (2, 11, 4), (2, 11, 5))
+    ),
+    "a window": Case(
+        WINDOW + "fn f(q, k, v) = attention(q, k, v, window(120, 120, 20))",
+        ((2, 120, 8), (2, 120, 8), (2, 120, 8)),
+    ),
+    "heads side by side": Case(HEADS, ((2, 11, 12), (2, 14, 12), (2, 14, 12))),
+    "a mask": Case(
+        "fn f(q, k, v, m) = attention(q, k, v, m > 0)",
+        ((2, 17, 8), (2, 19, 8), (2, 19, 8), (17, 19)),
+    ),
+    "padding": Case(
+        PADDED.replace("CAUSAL", "false"), ((3, 2, 10, 6), (3, 2, 13, 6), (3, 2, 13, 4), (3, 13))
+    ),
+    "padding and causal": Case(
+        PADDED.replace("CAUSAL", "true"),
+        ((3, 2, 10, 6), (3, 2, 13, 6), (3, 2, 13, 4), (3, 13)),
+        0.6,
+    ),
+    "rows of nothing in later tiles": Case(
+        "fn f(q, k, v, m) = attention(q, k, v, head_mask([1, 1, 140, 140], true, true, m > 0))",
+        ((1, 1, 140, 4), (1, 1, 140, 4), (1, 1, 140, 4), (1, 140)),
+        0.97,
+    ),
+    "dropout": Case(DROPPED, ((2, 20, 8), (2, 37, 8), (2, 37, 8))),
+}  # fmt: skip
+
+
+def graph_of(case: Case, float_type: DType, gradient: bool = True) -> tuple[Graph, Arrays]:
+    """The result, and the gradients of its weighted sum by queries, keys and values."""
+    rng = np.random.default_rng(len(case.text) + prod(case.shapes[0]))
+    arrays = [rng.normal(size=shape).astype(float_type.numpy) for shape in case.shapes[:3]]
+    arrays += [
+        (rng.uniform(size=shape) > case.low).astype(float_type.numpy) for shape in case.shapes[3:]
+    ]
+    made = elaborate(case.text, *arrays, float_type=float_type)
+    result, values = made.results[0].node, {"seed": SEED, "step": STEP}
+    values |= {n.name: a for n, a in zip(made.arguments, made.arrays, strict=True)}
+    outputs = {"out": result}
+    if gradient:
+        ct = b.input_("ct", result.type)
+        values["ct"] = cotangent(static_shape(result.type.shape)).astype(float_type.numpy)
+        found = vjp([result], [ct], made.arguments[:3])
+        outputs |= dict(zip(("dq", "dk", "dv"), found, strict=True))
+    inputs = [n for n in topological(outputs.values()) if n.op.name == "input"]
+    graph = Graph("g", tuple(inputs), tuple(outputs.values()), tuple(outputs))
+    return graph, {n.name: values[n.name] for n in inputs}
+
+
+def emulated_program(case: Case, type: DType) -> tuple[CupyExecutable, Graph, Arrays]:
+    graph, values = graph_of(case, type)
+    return BACKEND.compile(planned(graph)), graph, values
+
+
+def planned(graph: Graph) -> Plan:
+    return compile_plan(graph, Target(abilities=BACKEND.abilities))
+
+
+def parts(plan: Plan) -> int:
+    return sum(group.kind == "attention" for group in plan.groups)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_forward_queries_and_keys_are_kernels(name: str) -> None:
+    graph, _ = graph_of(CASES[name], F32)
+    plan = planned(graph)
+    assert parts(plan) == 3
+    assert parts(planned(graph_of(CASES[name], F32, gradient=False)[0])) == 1
+    assert sum(g.kind == "contraction" for g in plan.groups) == 0
+    pair = CASES[name].shapes[0][-2], CASES[name].shapes[1][-2]
+    kept = {n.type.shape[-2:] for b in plan.buffers if b.kind == "arena" for n in b.nodes}
+    assert pair not in kept or pair == CASES[name].shapes[2][-2:]
+
+
+@emulated
+@pytest.mark.slow
+@pytest.mark.parametrize("type", [F32, F64])
+def test_results(type: DType) -> None:
+    made = {name: emulated_program(case, type) for name, case in CASES.items()}
+    functions = {
+        n: text for one, _, _ in made.values() for n, text in one.program.functions.items()
+    }
+    EMULATOR.load(headers(), functions)
+    for name, (program, graph, values) in made.items():
+        found = run_twice(program, graph, values)
+        exact, wide = graph_of(CASES[name], F64)
+        wide |= {n: values[n].astype(a.dtype) for n, a in wide.items()}
+        for output, value in evaluate(exact, wide).items():
+            most = np.abs(value).max() * 40 * np.finfo(found[output].dtype).eps
+            np.testing.assert_allclose(found[output], value, 0, most, err_msg=f"{name}: {output}")
+
+
+@emulated
+@pytest.mark.slow
+def test_a_tile_that_a_mask_hides_is_not_looked_at() -> None:
+    """Values there are NaN, and gradients of what does not see them are numbers."""
+    case = CASES["causal"]
+    program, graph, values = emulated_program(case, F32)
+    values["v"][:, 64:] = np.nan  # the second tile of keys, of which the first of queries has none
+    found = run_twice(program, graph, values)
+    for output in ("out", "dq"):
+        assert np.isfinite(found[output][:, :64]).all()
+        assert np.isnan(found[output][:, 64:]).all()
+    values = graph_of(case, F32)[1]
+    values["ct"][:, :64] = np.nan  # and the first tile of queries, which the second of keys skips
+    found = run_twice(program, graph, values)
+    for output in ("dk", "dv"):
+        assert np.isnan(found[output][:, :64]).all()
+        assert np.isfinite(found[output][:, 64:]).all()
+
+
+SCORES = "q @ transpose(k, [1, 0])"
+OTHERS = {
+    "the weights are wanted": "concat([attention(q, k, v), attention_weights(q, k)])",
+    "products of three": f"softmax({SCORES} + q @ transpose(q, [1, 0])) @ v",
+    "no softmax": f"sigmoid({SCORES}) @ v",
+    "not linear in the weights": "attention_weights(q, k) ^ 2 @ v",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_stays_as_it_was(name: str) -> None:
+    graph, _ = graph_of(Case(f"fn f(q, k, v) = {OTHERS[name]}", ((20, 8), (20, 8), (20, 8))), F32)
+    assert parts(planned(graph)) == 0
+
+
+def test_values_that_are_too_wide_stay_as_they_were() -> None:
+    graph, _ = graph_of(attention((2, 9, 8), 9, BACKEND.abilities.attention + 1), F32)
+    assert parts(planned(graph)) == 0
+
+
+def test_a_gradient_of_a_gradient_stays_as_it_was() -> None:
+    graph, _ = graph_of(attention((2, 9, 8), 9, 8), F32)
+    inputs = graph.named_inputs
+    norm = b.reduce_sum(make("multiply", *[graph.named_outputs["dq"]] * 2))
+    again = differentiate(norm, [inputs["q"], inputs["v"]])
+    assert parts(planned(Graph("g", graph.inputs, (*graph.outputs, *again)))) == 0
+
+
+def test_only_backends_that_say_so_have_it() -> None:
+    graph, _ = graph_of(CASES["causal"], F32)
+    for name in INSTALLED:
+        abilities = backend_named(name).abilities
+        if not abilities.attention:
+            assert parts(compile_plan(graph, Target(abilities=abilities))) == 0
+
+
+def test_memory_grows_with_the_length_and_not_its_square() -> None:
+    """Twice as long, twice the memory: of an encoder's training step."""
+    sizes = []
+    for length in (256, 512):
+        shape = (1, 2, length, 16)
+        graph, _ = graph_of(Case("fn f(q, k, v) = attention(q, k, v)", (shape,) * 3), F32)
+        sizes.append(planned(graph).arena_bytes)
+    assert sizes[1] <= 2 * sizes[0] + 1_024
