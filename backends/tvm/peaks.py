@@ -6,14 +6,13 @@ import ctypes
 from functools import partial
 from typing import Any
 
-import numpy as np
 import tvm
 from tvm import tirx
 
 from weft.backends.arrays import address, aligned
 from weft.backends.base import Peaks
 from weft.backends.clock import fastest, frequency
-from weft.backends.tvm import native, target, threads, tir
+from weft.backends.tvm import native, target, threads, tir, underflow
 from weft.backends.tvm.blocks import Operand, multiplied
 from weft.backends.tvm.pool import POOL
 from weft.compiler.types import DType
@@ -83,7 +82,9 @@ def _copy(width: int) -> Any:
         return [tir.loop(rounds, lambda _: [copied], name="round")]
 
     loop = tir.loop(width, task, "parallel", "task")
-    body = tir.beside(threads.code(), tir.sequence(threads.enter(pool), declare, loop))
+    body = tir.beside(
+        underflow.code() + threads.code(), tir.sequence(threads.enter(pool), declare, loop)
+    )
     return _exported("copy", [pool, data, half, piece, rounds], [body])
 
 

@@ -284,6 +284,7 @@ entry:
   %asleepp = getelementptr %Pool, ptr %pool, i32 0, i32 7
   %workp = getelementptr %Pool, ptr %pool, i32 0, i32 1
   %ticketp = getelementptr %Pool, ptr %pool, i32 0, i32 14
+  %mode = call i32 @weft_flush()
   br label %spin
 
 spin:

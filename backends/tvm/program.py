@@ -23,7 +23,7 @@ import tvm
 from tvm import ir, tirx
 from tvm.tirx import stmt as s
 
-from weft.backends.tvm import threads, tir
+from weft.backends.tvm import threads, tir, underflow
 from weft.backends.tvm.convolutions import print_convolution
 from weft.backends.tvm.image import ARENA, CLOCK, THREADS
 from weft.backends.tvm.library import STEP
@@ -118,7 +118,7 @@ class Program:
             found[buffer], statement = tir.bind(f"a{slot}", tir.load(memory, tir.number(slot)))
             body.append(statement)
         places = {buffer: place for buffer, place in found.items() if isinstance(buffer, Buffer)}
-        outside = [_BARRIER_CODE]
+        outside = [_BARRIER_CODE, underflow.code()]
         if self.timed:
             outside.append(_NOW_CODE.format(now=_NOW, clock=time.CLOCK_MONOTONIC))
             body += self._begin(found[CLOCK.kind])
@@ -130,7 +130,7 @@ class Program:
             body.append(threads.enter(tirx.reinterpret(_pointer("int8"), found[THREADS.kind])))
             outside.append(threads.code())
             functions.update(threads.functions())
-        whole = tir.beside("".join(outside), tir.sequence(body, calls))
+        whole = tir.beside("".join(outside), tir.sequence(underflow.flushed([*body, *calls])))
         functions[ir.GlobalVar(STEP)] = tirx.PrimFunc([table], whole).with_attr(
             {"global_symbol": STEP, "calling_conv": _PLAIN}
         )

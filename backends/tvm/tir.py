@@ -126,9 +126,14 @@ def either(condition: Expr, body: Stmt, other: Stmt) -> Stmt:
     return s.IfThenElse(condition, body, other)
 
 
+def call(name: str, *arguments: Expr) -> Expr:
+    """What a C function gives, an `int`."""
+    return tirx.call_extern("int32", name, *arguments)
+
+
 def external(name: str, *arguments: Expr) -> Stmt:
     """A call of a C function for its effect."""
-    return s.Evaluate(tirx.call_extern("int32", name, *arguments))
+    return s.Evaluate(call(name, *arguments))
 
 
 def beside(code: str, body: Stmt) -> Stmt:
