@@ -41,6 +41,14 @@ class Layout:
         """Whether every index means the same element."""
         return not any(self.steps)
 
+    def spans(self, size: int) -> bool:
+        """Whether these are all elements of a buffer of that size, in its order."""
+        return self.offset == 0 and self.is_contiguous and self.size == size
+
+    def matches(self, other: Layout) -> bool:
+        """The same elements in the same order, told apart from a reshape by shape and strides."""
+        return (self.offset, self.shape, self.steps) == (other.offset, other.shape, other.steps)
+
     def shifted(self, by: int) -> Layout:
         return Layout(self.offset + by, self.shape, self.strides) if by else self
 
@@ -57,6 +65,18 @@ def contiguous(shape: tuple[int, ...]) -> Layout:
         strides.append(step)
         step *= size
     return Layout(0, shape, tuple(reversed(strides)))
+
+
+def parts(concat: Node) -> list[Layout]:
+    """Where the operands of a concatenation lie within its result."""
+    whole = contiguous(static_shape(concat.type.shape))
+    axis, start, found = concat.attributes["axis"], 0, []
+    for operand in concat.inputs:
+        shape = static_shape(operand.type.shape)
+        offset = start * whole.strides[axis] if whole.strides else 0
+        found.append(Layout(offset, shape, whole.strides))
+        start += shape[axis]
+    return found
 
 
 def view(node: Node, base: Layout) -> Layout | None:

@@ -28,7 +28,18 @@ from weft.compiler import (
 )
 from weft.compiler.graph import Node
 from weft.compiler.loops import Loop
-from weft.compiler.passes import algebra, cleanup, fold, fuse, memory, movement, pack, simplify
+from weft.compiler.passes import (
+    algebra,
+    arena,
+    cleanup,
+    fold,
+    fuse,
+    memory,
+    movement,
+    pack,
+    simplify,
+    uses,
+)
 from weft.compiler.pattern import Rule, Rules, number_of
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -193,7 +204,7 @@ def _everything_at_once(slots: Any) -> int:
     for slot in slots:
         slot.offset = 0
         total = max(total, slot.bytes)
-    return memory._aligned(total)
+    return arena.aligned(total)
 
 
 def _first_output_only(*arguments: Any) -> fuse.Group:
@@ -384,11 +395,11 @@ MUTATIONS = (
     ),
     Mutation(
         "two values that live together share a place", "dense", "memory", "a value of",
-        attribute(memory, "_pack", _everything_at_once),
+        attribute(memory, "pack", _everything_at_once),
     ),
     Mutation(
         "a value is overwritten before its last reader", "conv", "memory", "any more",
-        attribute(memory._Planner, "_needed", lambda *arguments: False),
+        attribute(uses.Uses, "needed", lambda *arguments: False),
     ),
     Mutation(
         "a state is replaced before its old value is read", "dense", "memory", "any more",
