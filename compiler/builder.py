@@ -218,15 +218,23 @@ def reduce_window(
     padding: Sequence[tuple[Dim, Dim]] | None = None,
     dilation: Sequence[int] | None = None,
 ) -> Node:
-    """`reducer` is `sum`, `max` or `min`, over windows of the last `len(window)` axes."""
+    """`reducer` is `sum`, `max` or `min`, over windows of the last `len(window)` axes.
+
+    Windows of one place, without padding, only take every so many places: a slice.
+    """
     rank = len(window)
+    strides = tuple(strides or (1,) * rank)
+    padding = tuple((low, high) for low, high in padding or ((0, 0),) * rank)
+    if set(window) == {1} and set(padding) == {(0, 0)}:
+        lead = x.type.rank - rank
+        return slice_(x, (0,) * x.type.rank, x.type.shape, (*(1,) * lead, *strides))
     return make(
         "reduce_window",
         x,
         reducer=reducer,
         window=tuple(window),
-        strides=tuple(strides or (1,) * rank),
-        padding=tuple(padding or ((0, 0),) * rank),
+        strides=strides,
+        padding=padding,
         dilation=tuple(dilation or (1,) * rank),
     )
 

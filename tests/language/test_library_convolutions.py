@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from language.elaborated import Array, elaborate, refuses, value
+from language.elaborated import Array, cotangent, elaborate, refuses, value
 from language.layer_fixtures import agrees, layer, parameter_count
+from weft.compiler.graph import topological
 
 rng = np.random.default_rng(0)
 
@@ -195,6 +196,24 @@ def test_adaptive_pooling_of_whole_parts_is_pooling() -> None:
         found = value(f"fn f(x) = flatten(adaptive_{kind}_pool(x))", x)
         expected = value(f"fn f(x) = global_{kind}_pool(x)", x)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_windows_of_one_place_take_places(stride: int, symbolic: bool) -> None:
+    """There and back: where nothing is compared, no place is looked for."""
+    x = rng.normal(size=(2, 3, 7, 5))
+    for kind in ("average", "max"):
+        source = f"fn f(x: float[B, C, H, W]) = {kind}_pool(x, 1, stride = {stride})"
+        found = elaborate(source, x, symbolic=symbolic)
+        (taken,) = found.values()
+        np.testing.assert_array_equal(taken, x[:, :, ::stride, ::stride])
+        (back,) = found.gradients("x")
+        expected = np.zeros_like(x)
+        expected[:, :, ::stride, ::stride] = cotangent(taken.shape)
+        np.testing.assert_array_equal(back, expected)
+        ops = {node.op.name for node in topological([found.results[0].node])}
+        assert not {op for op in ops if "window" in op}
 
 
 def test_unpooling_puts_back_what_pooling_took() -> None:

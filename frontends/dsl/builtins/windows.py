@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from weft.compiler import builder as b
 from weft.compiler.errors import did_you_mean
-from weft.compiler.graph import Node, make
+from weft.compiler.graph import Node
 from weft.compiler.type_rules import dilated_size
 from weft.compiler.types import Dim, SymDim
 from weft.frontends.dsl.site import Site
@@ -160,15 +160,7 @@ def _window(reducer: str) -> Callable[..., Value]:
         sizes = tensor.type.shape[lead:]
         pairs = _padding(site, padding, sizes, window, strides, dilations)
         _check_windows(site, tensor, sizes, window, pairs, dilations)
-        node = make(
-            "reduce_window",
-            tensor.node,
-            reducer=reducer,
-            window=window,
-            strides=strides,
-            padding=tuple(pairs),
-            dilation=dilations,
-        )
+        node = b.reduce_window(tensor.node, reducer, window, strides, pairs, dilations)
         return Tensor(node, (*tensor.axes[:lead], *_slid(tensor, node, strides)))
 
     return call
