@@ -1,4 +1,4 @@
-"""Results too small for a normal number come as 0 while a step runs, where the machine has a switch.
+"""Results too small for a normal number come as 0 during a step, where the machine has a switch.
 
 The moments of a weight that gets no gradients any more fade until nothing is smaller, and stay
 there: 0.9 times the smallest number is rounded to itself. Each time the processor computes with
