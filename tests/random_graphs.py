@@ -193,3 +193,12 @@ _MAKERS: tuple[Maker, ...] = (
     _source,
     _call,
 )
+
+
+def as_state(graph: Graph, rng: random.Random) -> Graph:
+    """The graph with most of its inputs as states that it updates, some to each other's values."""
+    outputs = dict(graph.named_outputs)
+    for state in graph.inputs:
+        if rng.random() < 0.8:
+            outputs[state.name] = rng.choice([n for n in graph.nodes if n.type == state.type])
+    return graph.with_outputs(outputs)

@@ -47,6 +47,15 @@ class Group:
     def members(self) -> frozenset[Node]:
         return frozenset(self.nodes)
 
+    @cached_property
+    def before(self) -> frozenset[Node]:
+        """What its reductions are made from, element by element."""
+        found: set[Node] = set()
+        for node in reversed(self.nodes):
+            if node in found or node.op.kind is Kind.REDUCTION:
+                found.update(self.members.intersection(node.inputs))
+        return frozenset(found)
+
     def __repr__(self) -> str:
         return f"<{self.kind} group: {' '.join(n.op.name for n in self.nodes)}>"
 

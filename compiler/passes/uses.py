@@ -92,8 +92,13 @@ class Uses:
     def may_overwrite(self, node: Node) -> bool:
         """Whether a value may be written over an operand that has its layout."""
         if self.abilities.kernels:
-            kind = self.home_group[node].kind
-            return kind in ("elementwise", "contraction") or node.op.name == "scatter_add"
+            group = self.home_group[node]
+            after = node.op.kind is Kind.ELEMENTWISE and node not in group.before
+            return (
+                group.kind in ("elementwise", "contraction")
+                or (group.kind == "reduction" and after)
+                or node.op.name == "scatter_add"
+            )
         return node.op.name in self.abilities.in_place
 
     def may_be_strided(self, root: Node) -> bool:
@@ -129,6 +134,9 @@ class Uses:
             return True
         if reader.op.name == "scatter_add":
             return operand is reader.inputs[0] and operand not in reader.inputs[1:]
+        group = self.home_group[node]
+        if group.kind == "reduction" and reader in group.before:
+            return False
         return reader.op.kind is Kind.ELEMENTWISE and reader.type.shape == node.type.shape
 
     def dies(self, operand: Node, node: Node) -> bool:

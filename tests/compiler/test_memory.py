@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from goldens import Golden
-from random_graphs import SIZES, arrays, random_graph
+from random_graphs import SIZES, arrays, as_state, random_graph
 from weft.compiler import builder as b
 from weft.compiler.errors import InternalError
 from weft.compiler.evaluate import evaluate, evaluate_node
@@ -104,15 +104,6 @@ class Interpreter:
         return results
 
 
-def as_state(graph: Graph, rng: random.Random) -> Graph:
-    """The graph with most of its inputs as states that it updates, some to each other's values."""
-    outputs = dict(graph.named_outputs)
-    for state in graph.inputs:
-        if rng.random() < 0.8:
-            outputs[state.name] = rng.choice([n for n in graph.nodes if n.type == state.type])
-    return graph.with_outputs(outputs)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=60)
 @given(seed=st.integers(0, 2**32))
@@ -173,6 +164,22 @@ def test_readers_of_the_old_value_come_first() -> None:
     assert found.stores == ()
     order = [n.op.name for n in found.order]
     assert order.index("exp") < order.index("add")
+
+
+NATIVE = Abilities(views=MOVES, strided=True, kernels=True)
+
+
+def test_a_sum_onto_a_state_is_written_in_place() -> None:
+    """A kernel that folds may write over what it reads for each result, after its folds."""
+    table = b.input_("t", TensorType(F64, (6, 9)))
+    added = b.reduce_sum(b.exp(table), (1,)) * 0.5 + X
+    found = planned(Graph("g", (X, table), (added,), ("x",)), NATIVE)
+    assert found.stores == ()
+    # But not over what the folds themselves read: other rows need it too.
+    square = b.input_("s", TensorType(F64, (6, 6)))
+    mixed = b.reduce_sum(square * b.broadcast(X, (6, 6), (1,)), (1,)) + X
+    found = planned(Graph("g", (X, square), (mixed,), ("x",)), NATIVE)
+    assert [s.name for s in found.stores] == ["x"]
 
 
 def test_states_that_swap_are_saved() -> None:
