@@ -6,8 +6,9 @@
 
 Nothing of rows by columns is in memory. A block alone writes its rows and goes through the columns
 in order, so results don't depend on how blocks run. Tiles are squares of 64 with 256 threads, 16
-values of each a thread, or of 32 with 128 threads for short sequences and for f64: then all that
-is shared fits the 48 KB that every GPU has, with results of up to 128 columns.
+values a thread; or, where there are few of those or numbers are f64, squares of 32 with 128
+threads. Then all that is shared fits the 48 KB that every GPU has, with results of up to 128
+columns.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from weft.backends.cupy import scalar
 from weft.backends.cupy.code import Launch, launch
 from weft.backends.cupy.emit import Emitter, Namer
 from weft.backends.cupy.points import index_type, spread
+from weft.backends.cupy.tiling import ENOUGH_TILES
 from weft.compiler.index import Index
 from weft.compiler.kernel import Attention, Fold, Hidden, Matrix, Outer, Stage
 
@@ -40,8 +42,11 @@ class _Attention:
         self.dtype = attention.outer[0].value.dtype
         self.type = scalar.type_name(self.dtype)
         self.rows, self.columns = attention.rows.extent, attention.columns.extent
-        long = max(self.rows, self.columns) > SMALL
-        self.side = LARGE if long and self.dtype.bits <= 32 else SMALL
+        matrices = prod(axis.extent for axis in attention.batch)
+        enough = max(self.rows, self.columns) > SMALL and (
+            matrices * -(-self.rows // LARGE) >= ENOUGH_TILES
+        )
+        self.side = LARGE if enough and self.dtype.bits <= 32 else SMALL
         self.up = 4 if self.side == LARGE else 2  # rows of a thread; it has four columns
         self.wide = self.side // 4  # threads that have the same rows
         self.threads = self.side // self.up * self.wide

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 from conformance.backends import INSTALLED, run_twice
-from cupy_backend.emulated import BACKEND, EMULATOR, emulated
+from cupy_backend.emulated import BACKEND, emulated
+from cupy_backend.nvrtc import TARGETS, compiled, compiles
 from language.elaborated import SEED, STEP, cotangent, elaborate
-from weft.backends.cupy.bound import CupyExecutable
+from weft.backends.cupy import attention as attention_printer
+from weft.backends.cupy.backend import CupyBackend
 from weft.backends.cupy.code import headers
 from weft.compiler import builder as b
 from weft.compiler.evaluate import evaluate
@@ -125,9 +128,42 @@ def graph_of(case: Case, float_type: DType, gradient: bool = True) -> tuple[Grap
     return graph, {n.name: values[n.name] for n in inputs}
 
 
-def emulated_program(case: Case, type: DType) -> tuple[CupyExecutable, Graph, Arrays]:
-    graph, values = graph_of(case, type)
-    return BACKEND.compile(planned(graph)), graph, values
+def random_case(number: int) -> Case:
+    """Sizes, scale, masks and dropout as they come."""
+    rng = np.random.default_rng(number)
+    lead: tuple[int, ...] = [(), (2,), (2, 3)][number % 3]
+    queries, keys, width = (int(n) for n in rng.integers(2, 90, 3))
+    unscaled, drop, mask = bool(rng.integers(2)), bool(rng.integers(3) == 0), int(rng.integers(4))
+    depth = int(rng.integers(1, 9 if unscaled else 129))
+    given = ["true", "causal_mask(T, S)", "m > 0", "causal_mask(T, S) and m > 0"][mask]
+    weights = f"attention_weights{'_unscaled' * unscaled}(q, k, {given})"
+    text = f"""
+layer net_of(q: float[...B, T, D], k: float[...B, S, D], v, m: float[T, S]) {{
+  ({weights}{" |> dropout(0.2)" * drop}) @ v
+}}
+model net = net_of()
+fn f(q, k, v, m) = net(q, k, v, m)
+"""
+    shapes = (*lead, queries, depth), (*lead, keys, depth), (*lead, keys, width), (queries, keys)
+    return Case(text, shapes)
+
+
+RANDOM = {f"problem {number}": random_case(number) for number in range(12)}
+
+
+def check(cases: Mapping[str, Case], type: DType, backend: CupyBackend = BACKEND) -> None:
+    """Each gives what the reference does in double precision, but for rounding."""
+    graphs = {name: graph_of(case, type) for name, case in cases.items()}
+    made = {name: backend.compile(planned(graph)) for name, (graph, _) in graphs.items()}
+    functions = {n: text for one in made.values() for n, text in one.program.functions.items()}
+    backend.device.load(headers(), functions)
+    for name, (graph, values) in graphs.items():
+        found = run_twice(made[name], graph, values)
+        exact, wide = graph_of(cases[name], F64)
+        wide |= {n: values[n].astype(a.dtype) for n, a in wide.items()}
+        for output, value in evaluate(exact, wide).items():
+            most = np.abs(value).max() * 40 * np.finfo(found[output].dtype).eps
+            np.testing.assert_allclose(found[output], value, 0, most, err_msg=f"{name}: {output}")
 
 
 def planned(graph: Graph) -> Plan:
@@ -138,34 +174,46 @@ def parts(plan: Plan) -> int:
     return sum(group.kind == "attention" for group in plan.groups)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", {**CASES, **RANDOM})
 def test_forward_queries_and_keys_are_kernels(name: str) -> None:
-    graph, _ = graph_of(CASES[name], F32)
-    plan = planned(graph)
+    case = {**CASES, **RANDOM}[name]
+    plan = planned(graph_of(case, F32)[0])
     assert parts(plan) == 3
-    assert parts(planned(graph_of(CASES[name], F32, gradient=False)[0])) == 1
-    assert sum(g.kind == "contraction" for g in plan.groups) == 0
-    pair = CASES[name].shapes[0][-2], CASES[name].shapes[1][-2]
+    assert parts(planned(graph_of(case, F32, gradient=False)[0])) == 1
+    assert not any(group.kind == "contraction" for group in plan.groups)
+    pair = case.shapes[0][-2], case.shapes[1][-2]
     kept = {n.type.shape[-2:] for b in plan.buffers if b.kind == "arena" for n in b.nodes}
-    assert pair not in kept or pair == CASES[name].shapes[2][-2:]
+    assert pair not in kept or pair == case.shapes[2][-2:]
 
 
 @emulated
 @pytest.mark.slow
+@pytest.mark.parametrize("cases", [CASES, RANDOM], ids=["cases", "random"])
 @pytest.mark.parametrize("type", [F32, F64])
-def test_results(type: DType) -> None:
-    made = {name: emulated_program(case, type) for name, case in CASES.items()}
-    functions = {
-        n: text for one, _, _ in made.values() for n, text in one.program.functions.items()
-    }
-    EMULATOR.load(headers(), functions)
-    for name, (program, graph, values) in made.items():
-        found = run_twice(program, graph, values)
-        exact, wide = graph_of(CASES[name], F64)
-        wide |= {n: values[n].astype(a.dtype) for n, a in wide.items()}
-        for output, value in evaluate(exact, wide).items():
-            most = np.abs(value).max() * 40 * np.finfo(found[output].dtype).eps
-            np.testing.assert_allclose(found[output], value, 0, most, err_msg=f"{name}: {output}")
+def test_results(type: DType, cases: Mapping[str, Case]) -> None:
+    check(cases, type)
+
+
+@emulated
+@pytest.mark.slow
+def test_results_in_large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there are more heads and examples."""
+    monkeypatch.setattr(attention_printer, "ENOUGH_TILES", 1)
+    check(CASES, F32)
+
+
+@compiles
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_for_gpus(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the largest tiles of the widest heads, which need most shared memory."""
+    functions: dict[str, str] = {}
+    for least, type in ((1, F32), (attention_printer.ENOUGH_TILES, F64)):
+        monkeypatch.setattr(attention_printer, "ENOUGH_TILES", least)
+        for name in ("wide heads", "rows of nothing in later tiles", "dropout"):
+            graph, _ = graph_of(CASES[name], type)
+            functions |= BACKEND.compile(planned(graph)).program.functions
+    assert compiled({n: s for n, s in functions.items() if n.startswith("attention")}, target)
 
 
 @emulated
@@ -173,14 +221,15 @@ def test_results(type: DType) -> None:
 def test_a_tile_that_a_mask_hides_is_not_looked_at() -> None:
     """Values there are NaN, and gradients of what does not see them are numbers."""
     case = CASES["causal"]
-    program, graph, values = emulated_program(case, F32)
-    values["v"][:, 64:] = np.nan  # the second tile of keys, of which the first of queries has none
+    graph, values = graph_of(case, F32)
+    program = BACKEND.compile(planned(graph))
+    values["v"][:, 64:] = np.nan  # later tiles of keys, of which queries before them see nothing
     found = run_twice(program, graph, values)
     for output in ("out", "dq"):
         assert np.isfinite(found[output][:, :64]).all()
         assert np.isnan(found[output][:, 64:]).all()
     values = graph_of(case, F32)[1]
-    values["ct"][:, :64] = np.nan  # and the first tile of queries, which the second of keys skips
+    values["ct"][:, :64] = np.nan  # and earlier tiles of queries, which later tiles of keys skip
     found = run_twice(program, graph, values)
     for output in ("dk", "dv"):
         assert np.isnan(found[output][:, :64]).all()

@@ -39,7 +39,8 @@ def sample() -> dict[str, str]:
         for function, source in functions(name, ("train_step",)).items():
             kind = function.rpartition("_")[0]
             kinds.setdefault(kind, []).append((len(source), function, source))
-    assert kinds.keys() >= {"points", "rows", "parts", "product", "convolution", "scatter_add"}
+    known = {"points", "rows", "parts", "product", "convolution", "attention", "scatter_add"}
+    assert kinds.keys() >= known
     chosen = (f for kind in kinds.values() for f in sorted(kind)[-MOST:])
     return {name: source for _, name, source in chosen}
 

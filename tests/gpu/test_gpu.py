@@ -21,6 +21,7 @@ from rates import COPY_GOAL, GROUPS, moving
 from workloads import SPECS
 
 import weft
+from cupy_backend import test_attention as attention
 from cupy_backend.stopping import Killed, Killing
 from cupy_backend.test_conformance import PRIMITIVES, check, gradients, primitive, random_ones
 from everywhere import needs_gpu
@@ -29,7 +30,7 @@ from gpu.keeping import Keeping
 from weft.backends.cupy.backend import CupyBackend
 from weft.cli.profile import report
 from weft.compiler.gradient import RULES
-from weft.compiler.types import F32, F64
+from weft.compiler.types import F32, F64, DType
 from weft.runtime.backends import backend_named
 
 pytestmark = needs_gpu
@@ -54,6 +55,11 @@ def test_primitive(op: str) -> None:
 @pytest.mark.parametrize("op", sorted(RULES))
 def test_gradient(op: str) -> None:
     check(gradients(op, F32, F64), gpu())
+
+
+@pytest.mark.parametrize("type", [F32, F64])
+def test_attention(type: DType) -> None:
+    attention.check({**attention.CASES, **attention.RANDOM}, type, gpu())
 
 
 @pytest.mark.slow
