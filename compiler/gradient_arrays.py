@@ -12,7 +12,7 @@ from operator import mul
 from weft.compiler import builder as b
 from weft.compiler.gradient_elementwise import Cotangents, Rule, times
 from weft.compiler.graph import Node, make
-from weft.compiler.type_rules import dilated_size
+from weft.compiler.type_rules_windows import dilated_size
 from weft.compiler.types import Dim, SymDim
 
 # -- reductions -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from operator import mul
 from weft.compiler import builder as b
 from weft.compiler.gradient_elementwise import Cotangents, Rule
 from weft.compiler.graph import Attributes, Node, make
-from weft.compiler.type_rules import dilated_size
+from weft.compiler.type_rules_windows import dilated_size
 from weft.compiler.types import Dim, Shape, TensorType
 
 # -- dot_general ----------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ import numpy as np
 from weft.compiler import meaning as m
 from weft.compiler import special
 from weft.compiler import type_rules as t
+from weft.compiler import type_rules_arrays as arrays
+from weft.compiler import type_rules_windows as windows
 
 
 class Kind(Enum):
@@ -132,28 +134,31 @@ _ROWS = (
     _row("arg_min", 1, t.arg_reduction, Kind.REDUCTION, m.arg_min, "axis"),
     # Contractions and windows.
     _row(
-        "dot_general", 2, t.dot_general, Kind.CONTRACTION, m.dot_general, "contract", "batch"
+        "dot_general", 2, windows.dot_general, Kind.CONTRACTION, m.dot_general, "contract", "batch"
     ),
     _row(
-        "conv", 2, t.conv, Kind.CONTRACTION, m.conv,
+        "conv", 2, windows.conv, Kind.CONTRACTION, m.conv,
         "strides", "padding", "lhs_dilation", "rhs_dilation", "groups",
     ),
-    _row("reduce_window", 1, t.reduce_window, Kind.WINDOW, m.reduce_window, *_WINDOW),
-    _row("arg_reduce_window", 1, t.arg_reduce_window, Kind.WINDOW, m.arg_reduce_window, *_WINDOW),
-    # Movement.
-    _row("reshape", 1, t.reshape, Kind.MOVEMENT, m.reshape, "shape"),
-    _row("transpose", 1, t.transpose, Kind.MOVEMENT, m.transpose, "permutation"),
+    _row("reduce_window", 1, windows.reduce_window, Kind.WINDOW, m.reduce_window, *_WINDOW),
     _row(
-        "broadcast_in_dim", 1, t.broadcast_in_dim, Kind.MOVEMENT, m.broadcast_in_dim,
+        "arg_reduce_window", 1, windows.arg_reduce_window, Kind.WINDOW, m.arg_reduce_window,
+        *_WINDOW,
+    ),
+    # Movement.
+    _row("reshape", 1, arrays.reshape, Kind.MOVEMENT, m.reshape, "shape"),
+    _row("transpose", 1, arrays.transpose, Kind.MOVEMENT, m.transpose, "permutation"),
+    _row(
+        "broadcast_in_dim", 1, arrays.broadcast_in_dim, Kind.MOVEMENT, m.broadcast_in_dim,
         "shape", "dims",
     ),
-    _row("slice", 1, t.slice_, Kind.MOVEMENT, m.slice_, "start", "limit", "strides"),
-    _row("pad", 1, t.pad, Kind.MOVEMENT, m.pad, "low", "high", "interior", "value"),
-    _row("concat", None, t.concat, Kind.MOVEMENT, m.concat, "axis"),
-    _row("reverse", 1, t.reverse, Kind.MOVEMENT, m.reverse, "axes"),
+    _row("slice", 1, arrays.slice_, Kind.MOVEMENT, m.slice_, "start", "limit", "strides"),
+    _row("pad", 1, arrays.pad, Kind.MOVEMENT, m.pad, "low", "high", "interior", "value"),
+    _row("concat", None, arrays.concat, Kind.MOVEMENT, m.concat, "axis"),
+    _row("reverse", 1, arrays.reverse, Kind.MOVEMENT, m.reverse, "axes"),
     # Indexing and order.
-    _row("gather", 2, t.gather, Kind.INDEXING, m.gather, "batch_dims"),
-    _row("scatter_add", 3, t.scatter_add, Kind.INDEXING, m.scatter_add, "batch_dims"),
+    _row("gather", 2, arrays.gather, Kind.INDEXING, m.gather, "batch_dims"),
+    _row("scatter_add", 3, arrays.scatter_add, Kind.INDEXING, m.scatter_add, "batch_dims"),
     _row("sort", 1, t.same_shape_along_axis, Kind.ORDER, m.sort, "axis", "descending"),
     _row("arg_sort", 1, t.arg_sort, Kind.ORDER, m.arg_sort, "axis", "descending"),
     _row("top_k", 1, t.top_k, Kind.ORDER, m.top_k, "k"),

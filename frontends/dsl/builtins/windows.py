@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from weft.compiler import builder as b
 from weft.compiler.errors import did_you_mean
 from weft.compiler.graph import Node
-from weft.compiler.type_rules import dilated_size
+from weft.compiler.type_rules_windows import dilated_size
 from weft.compiler.types import Dim, SymDim
 from weft.frontends.dsl.site import Site
 from weft.frontends.dsl.values import Label, Tensor, Value, as_dim, shape_text
