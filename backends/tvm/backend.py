@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from weft.backends.base import Arrays, Held, HostState, Peaks
+from weft.backends.tvm import packages
 from weft.backends.tvm.executable import TvmExecutable, TvmTimed
 from weft.backends.tvm.keeper import TvmKeeper
 from weft.backends.tvm.pool import POOL
@@ -78,6 +79,7 @@ class TvmBackend:
 
     def listing(self, plan: Plan, form: str) -> str:
         """See `Backend.listing`."""
+        packages.import_tvm()
         from weft.backends.tvm.listing import FORMS
         from weft.backends.tvm.program import Program
         from weft.compiler.passes.kernels import kernels
@@ -90,12 +92,13 @@ class TvmBackend:
 
     def peaks(self, dtype: DType) -> Peaks:
         """See `Backend.peaks`."""
+        packages.import_tvm()
         from weft.backends.tvm.peaks import peaks
 
         return peaks(dtype)
 
     def _compile(self, plan: Plan, timed: bool = False) -> TvmExecutable:
-        from weft.backends.tvm import native, target
+        packages.import_tvm()
         from weft.backends.tvm.program import Program
         from weft.compiler.kernel_text import program_text
         from weft.compiler.passes.kernels import kernels
@@ -110,8 +113,7 @@ class TvmBackend:
                 )
         made = kernels(plan, self.abilities)
         program = Program(made, plan.graph.name, timed)
-        module = native.compiled(program.module(), target.host())
-        return TvmExecutable(plan, program, module, program_text(program.name, made))
+        return TvmExecutable(plan, program, program_text(program.name, made))
 
 
 BACKEND = TvmBackend()

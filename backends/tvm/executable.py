@@ -20,12 +20,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TvmExecutable:
-    """A plan as a module of TVM's, which makes machine code when it is first called."""
+    """A plan as a program, of which machine code is made when it is bound or kept."""
 
     plan: Plan
     program: Program
-    module: Any
     source: str
+
+    @cached_property
+    def module(self) -> Any:
+        """Code in this process."""
+        from weft.backends.tvm import native, target
+
+        return native.compiled(self.program.module(), target.host())
+
+    def library(self) -> bytes:
+        """Code as a file. Raises NotKept where the machine can't make one."""
+        from weft.backends.tvm import native, target
+
+        return native.library(self.program.modules(), target.host())
 
     @cached_property
     def image(self) -> Image:

@@ -37,10 +37,8 @@ class TvmKeeper:
 
     def save(self, compiled: Compiled, folder: Path) -> None:
         """See `Keeper.save`."""
-        from weft.backends.tvm import native
-
         assert isinstance(compiled, TvmExecutable)
-        (folder / _LIBRARY).write_bytes(native.library(compiled.module))
+        (folder / _LIBRARY).write_bytes(compiled.library())
         (folder / _IMAGE).write_bytes(to_bytes(compiled.image))
 
     def load(self, folder: Path) -> Kept:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +15,7 @@ from tvm import tirx
 from tvm.tirx.build import codegen_build
 
 from weft.backends.base import NotKept
+from weft.backends.cores import cores
 
 _PASSES = (
     tirx.transform.FlattenBuffer,
@@ -41,15 +44,25 @@ def compiled(module: Any, target: Any) -> Any:
     return codegen_build(lowered(module, target), target)
 
 
-def library(module: Any) -> bytes:
-    """What `compiled` gave as a shared library. Raises NotKept where the machine can't link it."""
+def library(modules: Iterable[Any], target: Any) -> bytes:
+    """Modules as a shared library, each compiled on a thread of its own as soon as it is there.
+
+    TVM lets go of Python while it compiles. Raises NotKept where the machine can't link.
+    """
     linker = next(filter(None, map(shutil.which, _LINKERS)), None)
     if linker is None:
         raise NotKept("no linker", "install a C compiler: its `cc` links compiled steps")
+
+    def compile(number: int, module: Any) -> str:
+        path = str(Path(folder, f"{number}.o"))
+        compiled(module, target).write_to_file(path, "o")
+        return path
+
     with TemporaryDirectory(prefix="weft-") as folder:
-        objects, linked = Path(folder, "step.o"), Path(folder, "step.so")
-        module.write_to_file(str(objects), "o")
-        command = [linker, "-shared", "-o", str(linked), str(objects), "-lm", "-lpthread"]
+        with ThreadPoolExecutor(cores()) as threads:
+            begun = [threads.submit(compile, *item) for item in enumerate(modules)]
+        objects, linked = [one.result() for one in begun], Path(folder, "step.so")
+        command = [linker, "-shared", "-o", str(linked), *objects, "-lm", "-lpthread"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise NotKept(f"`{linker}` fails: {done.stderr.strip()}")

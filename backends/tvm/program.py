@@ -1,10 +1,12 @@
-"""A plan as one module: a function a distinct kernel, and `step`, which calls them in order.
+"""A plan as modules: a function a distinct kernel, and `step`, which calls them in order.
 
-    weft_step(table)    the table holds addresses: the arena's, that of the pool of threads, then
-                        those of all other buffers
-    step                the same, for callers by TVM's conventions
+    kernel_0(p0, p1, ...)    a kernel, of the addresses of its ports
+    weft_step(table)         the table holds addresses: the arena's, that of the pool of threads,
+                             then those of all other buffers
+    step                     the same, for callers by TVM's conventions
 
-A loop calls the kernels of a turn with addresses that it works out at the beginning of the turn.
+Each module compiles by itself; functions of one call those of another by name. A loop
+calls the kernels of a turn with addresses that it works out at the beginning of the turn.
 
 A timed program reads a clock after each call and adds up, in a table of its own, the nanoseconds
 and the number of each kernel's calls:
@@ -15,8 +17,9 @@ and the number of each kernel's calls:
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count, starmap
 from typing import Any
 
 import tvm
@@ -35,6 +38,7 @@ from weft.compiler.kernel import Convolution, Kernel, Nest, Product, Special, Tr
 from weft.compiler.kernel_text import text
 from weft.compiler.plan import Buffer
 
+TOGETHER = 4  # kernels of a module
 _ADDRESS = "int64"
 _PLAIN = 2  # the convention of functions whose arguments TVM leaves as they are
 
@@ -81,20 +85,18 @@ class _Scope:
 
 @dataclass(eq=False)
 class Program:
-    """Functions by the text of their kernel, and the slots of the table.
+    """Distinct kernels by their text, with their functions' names, and the slots of the table.
 
-    `calls` are the kernels as they stand in the code, those of a loop once, with their functions'
-    names.
+    `calls` are the kernels as they stand in the code, those of a loop once, with those names.
     """
 
     kernels: Sequence[Kernel]
     name: str
     timed: bool = False
     slots: dict[Buffer | str, int] = field(default_factory=lambda: {ARENA.kind: 0, THREADS.kind: 1})
-    functions: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    functions: dict[str, tuple[str, Kernel]] = field(default_factory=dict)
     calls: list[tuple[str, Kernel]] = field(default_factory=list)
     _clock: Any = None
-    _shared: bool = False  # whether a loop is shared out among threads
 
     def __post_init__(self) -> None:
         if self.timed:
@@ -102,15 +104,40 @@ class Program:
         self._collect(self.kernels, frozenset())
 
     def _collect(self, kernels: Sequence[Kernel], known: frozenset[Buffer]) -> None:
-        """Slots for buffers that no loop around tells the place of."""
+        """Slots for buffers that no loop around tells the place of, and names of functions."""
         for kernel in kernels:
             for port in kernel.ports:
                 if port.buffer.kind not in ("arena", "scratch") and port.buffer not in known:
                     self.slots.setdefault(port.buffer, len(self.slots))
             if isinstance(kernel, Turns):
                 self._collect(kernel.kernels, frozenset(kernel.tracks))
+                continue
+            name = f"kernel_{len(self.functions)}"
+            name, _ = self.functions.setdefault(text(kernel), (name, kernel))
+            self.calls.append((name, kernel))
 
     def module(self) -> Any:
+        """All of it in one module."""
+        return tvm.IRModule({name: made for part in self._parts() for name, made in part.items()})
+
+    def modules(self) -> Iterator[Any]:
+        """Modules to be linked, each made when it is asked for: some kernels each, then the step.
+
+        Which kernels are together depends on the kernels alone.
+        """
+        return map(tvm.IRModule, self._parts())
+
+    def _parts(self) -> Iterator[dict[Any, Any]]:
+        kernels, shared = list(self.functions.values()), False
+        for begin in range(0, len(kernels), TOGETHER):
+            with tir.parallel_loops() as found:
+                part = dict(starmap(_function, kernels[begin : begin + TOGETHER]))
+            shared = shared or bool(found)
+            yield part
+        yield self._step(shared)
+
+    def _step(self, shared: bool) -> dict[Any, Any]:
+        """What calls the kernels; `shared`: threads share loops of theirs."""
         table = tir.pointer("table", _ADDRESS)
         memory, declare = tir.memory("addresses", _ADDRESS, len(self.slots), table)
         body, found = [declare], {}
@@ -122,11 +149,9 @@ class Program:
         if self.timed:
             outside.append(_NOW_CODE.format(now=_NOW, clock=time.CLOCK_MONOTONIC))
             body += self._begin(found[CLOCK.kind])
-        with tir.parallel_loops() as shared:
-            calls = self._calls(self.kernels, _Scope(found[ARENA.kind], places))
-        self._shared = self._shared or bool(shared)
-        functions = dict(self.functions.values())
-        if self._shared:
+        calls = self._calls(self.kernels, _Scope(found[ARENA.kind], places), count(2, 2))
+        functions: dict[Any, Any] = {}
+        if shared:
             body.append(threads.enter(tirx.reinterpret(_pointer("int8"), found[THREADS.kind])))
             outside.append(threads.code())
             functions.update(threads.functions())
@@ -139,17 +164,18 @@ class Program:
         functions[ir.GlobalVar("step")] = tirx.PrimFunc([called], call).with_attr(
             {"global_symbol": "step"}
         )
-        return tvm.IRModule(functions)
+        return functions
 
-    def _calls(self, kernels: Sequence[Kernel], scope: _Scope) -> list[Stmt]:
+    def _calls(self, kernels: Sequence[Kernel], scope: _Scope, parts: Iterator[int]) -> list[Stmt]:
+        """Calls in order; `parts` are the places of further ones in the clock's table."""
         found: list[Stmt] = []
         for kernel in kernels:
             if isinstance(kernel, Turns):
-                found.append(self._turns(kernel, scope))
+                found.append(self._turns(kernel, scope, parts))
             else:
                 found += [self._call(kernel, scope), tir.external(_BARRIER)]
                 if self.timed:
-                    found += self._mark(2 * len(self.calls))
+                    found += self._mark(next(parts))
         return found
 
     def _begin(self, address: Expr) -> list[Stmt]:
@@ -172,20 +198,15 @@ class Program:
         ]
 
     def _call(self, kernel: Kernel, scope: _Scope) -> Stmt:
-        """A call of the kernel's function, printed if none like it was."""
-        key = text(kernel)
-        if key not in self.functions:
-            name = ir.GlobalVar(f"kernel_{len(self.functions)}")
-            self.functions[key] = name, print_kernel(kernel)
-        name, _ = self.functions[key]
-        self.calls.append((name.name_hint, kernel))
+        """A call of the kernel's function."""
+        name, _ = self.functions[text(kernel)]
         pointers = []
         for port in kernel.ports:
             type = _pointer(tir.stored(port.dtype))
             pointers.append(tirx.reinterpret(type, scope.address(port.buffer, port.offset)))
-        return s.Evaluate(ir.Call(name, pointers, ret_ty=ir.PrimType("int32")))
+        return tir.external(name, *pointers)
 
-    def _turns(self, turns: Turns, scope: _Scope) -> Stmt:
+    def _turns(self, turns: Turns, scope: _Scope, parts: Iterator[int]) -> Stmt:
         """A loop; what moves has its addresses at the beginning of each turn."""
         starts = [scope.address(port.buffer, port.offset) for port in turns.ports]
 
@@ -197,7 +218,7 @@ class Program:
                 body.append(statement)
             constants = {b: place for b, place in scope.places.items() if b.kind == "constant"}
             inside = _Scope(starts[turns.arena], {**constants, **places})
-            return [*body, *self._calls(turns.kernels, inside)]
+            return [*body, *self._calls(turns.kernels, inside, parts)]
 
         return tir.loop(turns.length, turn, name="turn")
 
@@ -225,6 +246,11 @@ def _now() -> Expr:
 
 def _bytes(count: int) -> Expr:
     return tirx.const(count, _ADDRESS)
+
+
+def _function(name: str, kernel: Kernel) -> tuple[Any, Any]:
+    made = print_kernel(kernel).with_attr({"global_symbol": name, "calling_conv": _PLAIN})
+    return ir.GlobalVar(name), made
 
 
 def print_kernel(kernel: Kernel) -> Any:

@@ -187,6 +187,40 @@ def test_processes_that_compile_the_same_at_once_agree(tmp_path: Path) -> None:
     assert ended(started(tmp_path)) == (first, False)
 
 
+def test_the_code_is_the_same_however_many_threads_compile_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = session_for(weft.load(SPEC).loaded, BACKEND)
+    plan = session.plan("train_step", 8)
+    made = set()
+    for threads in (1, 3):
+        monkeypatch.setattr(native, "cores", lambda threads=threads: threads)
+        made.add(BACKEND.compile(plan).library())
+    assert len(made) == 1
+
+
+def test_compiling_imports_no_pytorch(tmp_path: Path) -> None:
+    """TVM would; here another package of that name, which says so, is all that can be found."""
+    package = tmp_path / "torch"
+    package.mkdir()
+    (package / "__init__.py").write_text("print('PyTorch is imported')")
+    done = subprocess.run(
+        [sys.executable, "-c", START + "import torch\n"],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": _path_with(tmp_path)},
+        input=SPEC,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    compiled, imported = done.stdout.splitlines()
+    assert compiled.endswith(" True")
+    assert imported == "PyTorch is imported"
+
+
+def _path_with(folder: Path) -> str:
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+
 # -- what an entry is of --------------------------------------------------------------------------
 
 
@@ -320,7 +354,7 @@ def test_a_library_that_cannot_be_loaded_is_made_anew(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = native.library
-    monkeypatch.setattr(native, "library", lambda module: b"no library")
+    monkeypatch.setattr(native, "library", lambda modules, target: b"no library")
     before = sums()  # runs what was compiled
     assert cache.count == 0
     assert cache.problem is not None
