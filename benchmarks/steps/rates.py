@@ -92,7 +92,7 @@ def moving(profile: Profile, group: str) -> Moving | None:
     found = [
         kernel
         for kernel in profile["kernels"]
-        if _group(kernel) == group and _bytes(kernel) >= smallest * kernel["calls"]
+        if group_of(kernel) == group and _bytes(kernel) >= smallest * kernel["calls"]
     ]
     if not found:
         return None
@@ -124,7 +124,7 @@ def _bytes(kernel: Mapping[str, Any]) -> int:
     return total
 
 
-def _group(kernel: Mapping[str, Any]) -> str | None:
+def group_of(kernel: Mapping[str, Any]) -> str | None:
     """The first group that allows all that a kernel does; None for products and the like."""
     kinds = {OPS[op].kind for op in kernel["operations"]}
     fitting = (group for group, allowed in GROUPS.items() if kinds <= allowed)

@@ -5,8 +5,11 @@ Modules are made in the order of Weft's layers, so that both have their paramete
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import pairwise
+from shutil import which
 
 import numpy as np
 import torch
@@ -320,11 +323,17 @@ def set_up_cuda(tf32: bool) -> None:
     torch.backends.cudnn.benchmark = True
 
 
-def lacking() -> str | None:
-    """What keeps PyTorch from a GPU; None where it can run on one."""
+def lacking(compiled: bool) -> str | None:
+    """What keeps PyTorch from a GPU; None where it can run on one. Its compiler needs others."""
     if torch.version.cuda is None:
         return f"PyTorch {torch.__version__} is built without CUDA"
-    return None if torch.cuda.is_available() else "PyTorch finds no GPU"
+    if not torch.cuda.is_available():
+        return "PyTorch finds no GPU"
+    if compiled and find_spec("triton") is None:
+        return "triton not installed (`pip install triton`)"
+    if compiled and not any(map(which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        return "triton finds no C compiler: install gcc, or name one in CC"
+    return None
 
 
 def start(

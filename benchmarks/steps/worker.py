@@ -133,11 +133,13 @@ def rounds(job: Job) -> bool:
 
 def lacking(framework: str) -> str | None:
     """What keeps a framework from a GPU."""
-    import importlib
+    if framework == "jax":
+        import jax_models
 
-    module = importlib.import_module(NETS[framework])
-    found: str | None = module.lacking()
-    return found
+        return jax_models.lacking()
+    import torch_models
+
+    return torch_models.lacking(compiled=framework == "torch.compile")
 
 
 def profiled(job: Job) -> Mapping[str, Any]:
@@ -152,12 +154,6 @@ FRAMEWORKS: Mapping[str, Callable[[Job], Starter]] = {
     "torch": torch_starter,
     "torch.compile": compiled_starter,
     "jax": jax_starter,
-}
-# Where the nets of the peers are.
-NETS: Mapping[str, str] = {
-    "torch": "torch_models",
-    "torch.compile": "torch_models",
-    "jax": "jax_models",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import sys
 from collections.abc import Iterator
@@ -22,10 +23,18 @@ from processes import PEERS, Machine, lacking
 from rates import Ceilings, Totals, moving
 from records import Record
 from reports import missed
-from workloads import SUITES, Suite
+from workloads import SPECS, SUITES, Suite
 
+import weft
+from cupy_backend.emulated import BACKEND, emulated
 from tiny_steps import TINY
+from weft.backends.base import Peaks
+from weft.backends.cupy.backend import CupyBackend
+from weft.backends.cupy.timing import peaks
+from weft.cli.profile import report
+from weft.compiler.types import DType
 from weft.runtime import backends
+from weft.runtime.profile import profile as profiled
 
 STEPS = Path(__file__).parents[2] / "benchmarks/steps"
 SUITE = SUITES["cuda"]
@@ -151,15 +160,15 @@ def machine(folder: Path, gpu: Gpu | None = None) -> Machine:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("peer", ["torch", "jax"])
+@pytest.mark.parametrize("peer", PEERS)
 def test_a_peer_without_cuda_says_so(peer: str, tmp_path: Path) -> None:
     """Whatever this machine has: a framework that runs on a GPU lacks nothing."""
     if lacking(peer, machine(tmp_path)):
         pytest.skip(f"needs {peer}: pip install 'weft[bench]'")
     gpu = Gpu(Driver(iter(lambda: 0, None)))
     found = lacking(peer, machine(tmp_path, gpu))
-    says = {"torch": "is built without CUDA", "jax": "has no CUDA plugin that finds a GPU"}
-    assert found is None or says[peer] in found or "PyTorch finds no GPU" in found
+    says = {"jax": "has no CUDA plugin", None: "without CUDA|finds no GPU|triton"}
+    assert found is None or re.search(says.get(peer, says[None]), found)
 
 
 def test_jax_takes_no_memory_ahead(tmp_path: Path) -> None:
@@ -274,6 +283,30 @@ def test_weft_profiles_its_step(tmp_path: Path) -> None:
     assert Ceilings.of({"vit_small": found}).flops > 0
     operations = {op for row in found["kernels"] for op in row["operations"]}
     assert {"dot_general", "erf", "reduce_sum"} <= operations
+
+
+@emulated
+@pytest.mark.slow
+def test_kernels_of_a_gpu_are_known_by_what_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a transformer: attention and products are neither, softmax of the loss has sums."""
+
+    def few(backend: CupyBackend, dtype: DType) -> Peaks:
+        return peaks(backend.device, dtype, product=32, copies=(1 << 10, 1 << 12))
+
+    monkeypatch.setattr(CupyBackend, "peaks", few)
+    settings = {**TINY["transformer_768"], "depth": 1, "size": 3}
+    loaded = weft.load(SPECS / "transformer.weft", **settings).loaded
+    found = report(profiled(loaded, BACKEND, steps=1), None)
+    kinds = {group: set() for group in (*rates.GROUPS, None)}
+    for row in found["kernels"]:
+        kinds[rates.group_of(row)].add(row["kind"])
+    assert kinds["elementwise"] == kinds["with sums"] == {"nest"}
+    assert {"product", "attention", "special"} <= kinds[None]
+    for group in rates.GROUPS:
+        kernels = moving(found, group)
+        assert kernels is not None
+        assert kernels.bytes >= kernels.kernels << 10
+    assert rates.rows_of_moving(TITLES, {"transformer_768": found})
 
 
 # -- pages -----------------------------------------------------------------------------------------

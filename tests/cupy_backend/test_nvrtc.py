@@ -1,4 +1,4 @@
-"""NVRTC compiles the functions of the examples for GPUs of every generation that CUDA 13 knows."""
+"""NVRTC compiles the functions of examples and of timed steps for all GPUs that CUDA 13 knows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from workloads import SPECS, SUITES
 
 import weft
 from cupy_backend.emulated import BACKEND
@@ -62,3 +63,14 @@ def test_every_function(name: str, target: str) -> None:
     if new:
         assert compiled(new, target)
         _seen[target] |= new.keys()
+
+
+@compiles
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", SUITES["cuda"].workloads)
+def test_every_timed_step(name: str) -> None:
+    row = SUITES["cuda"].workloads[name]
+    loaded = weft.load(SPECS / f"{SUITES['cuda'].spec(name)}.weft", **row.given).loaded
+    plan = session_for(loaded, BACKEND).plan("train_step", row.batch)
+    for target in TARGETS:
+        assert compiled(BACKEND.compile(plan).program.functions, target)
