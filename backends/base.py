@@ -180,11 +180,7 @@ class Backend(Protocol):
 
     @property
     def threads(self) -> int:
-        """How many threads its steps use at most."""
-        ...
-
-    def use_threads(self, count: int | None) -> None:
-        """Let all steps of this process use so many threads; None: one for each core."""
+        """How many threads its steps use at most: `backends/threads.py` says who sets it."""
         ...
 
     @property

@@ -214,9 +214,9 @@ def main() -> None:
     settings = parser.parse_args()
     import torch
 
-    from weft.backends.tvm.backend import BACKEND
+    from weft.backends.threads import THREADS
 
-    BACKEND.use_threads(settings.threads)
+    THREADS.use(settings.threads)
     torch.set_num_threads(settings.threads)
     print(f"a product of matrices: {ceiling(settings.threads):.0f} GFLOP/s")
     print(f"{'':36} {'':8} {'ms':>8} {'GFLOP/s':>8} {'PyTorch':>8} {'ratio':>6} {'error':>8}")

@@ -6,7 +6,7 @@ A backend is imported when it is first asked for: finding out what is installed 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 from weft.backends.base import Backend
@@ -82,24 +82,6 @@ BACKENDS: Mapping[str, Entry] = {
 AUTO = "auto"
 
 
-@dataclass(eq=False)
-class _Threads:
-    """How many all backends of this process use, and those that have been told."""
-
-    count: int | None = None
-    told: dict[str, Backend] = field(default_factory=dict)
-
-
-_THREADS = _Threads()
-
-
-def use_threads(count: int | None) -> None:
-    """Let every step of this process use so many threads from now on; None: one for each core."""
-    _THREADS.count = count
-    for backend in _THREADS.told.values():
-        backend.use_threads(count)
-
-
 def installed() -> tuple[str, ...]:
     """The backends that can run here, the fastest first."""
     return tuple(name for name, entry in BACKENDS.items() if entry.lacks is None)
@@ -132,12 +114,7 @@ def backend_named(name: str, types: Collection[DType] = ()) -> Backend:
             found=f"`precision = {narrow[0]}`",
             hint=f"run on {one_of(others)}, with `--backend`, or train with `precision = f32`",
         )
-    backend = entry.load()
-    if name not in _THREADS.told:
-        _THREADS.told[name] = backend
-        if _THREADS.count is not None:
-            backend.use_threads(_THREADS.count)
-    return backend
+    return entry.load()
 
 
 def backend_shown(name: str) -> Backend:

@@ -106,14 +106,11 @@ class CupyBackend:
     abilities: Abilities = ABILITIES
     forms: tuple[str, ...] = ("kernel", "cuda")
     packages: tuple[str, ...] = ("cupy-cuda13x", "nvidia-cublas", "nvidia-cuda-nvrtc")
-    threads: int = 1
+    threads: int = 1  # the host only launches
 
     @cached_property
     def ops(self) -> frozenset[str]:
         return frozenset(OPS.keys() - {"call"})
-
-    def use_threads(self, count: int | None) -> None:
-        """See `Backend.use_threads`: the host only launches, on one thread."""
 
     @property
     def traits(self) -> Mapping[str, object]:

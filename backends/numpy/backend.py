@@ -14,7 +14,6 @@ import numpy as np
 
 from weft.backends.arrays import aligned, checked_state
 from weft.backends.base import Arrays, Held, HostState, Part, Peaks, Step, Timing
-from weft.backends.cores import cores
 from weft.backends.numpy import blas
 from weft.backends.numpy.loops import loop_scratch
 from weft.backends.numpy.ops import TABLE, scratch
@@ -130,13 +129,8 @@ class NumpyBackend:
 
     @property
     def threads(self) -> int:
+        """Products of matrices have them; all else runs on one."""
         return blas.threads()
-
-    def use_threads(self, count: int | None) -> None:
-        """See `Backend.use_threads`: products of matrices have them; all else runs on one."""
-        found = blas.controls()
-        if found is not None:
-            found[1](count or cores())
 
     @property
     def traits(self) -> Mapping[str, object]:

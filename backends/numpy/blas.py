@@ -16,6 +16,7 @@ from math import prod
 
 from weft.backends.cores import cores
 from weft.backends.numpy.template import shape_of
+from weft.backends.threads import THREADS
 from weft.compiler.composites import bodies
 from weft.compiler.graph import Graph, Node
 
@@ -66,6 +67,16 @@ def threads() -> int:
     """The threads of the linear algebra library, or else the cores that this process may use."""
     found = controls()
     return found[0]() if found is not None else cores()
+
+
+def use_threads(count: int | None) -> None:
+    """Give the library so many threads, where it can be told; None: one for each core."""
+    found = controls()
+    if found is not None:
+        found[1](count or cores())
+
+
+THREADS.follow(use_threads)
 
 
 def wants_one_thread(graph: Graph) -> bool:

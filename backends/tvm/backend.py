@@ -64,10 +64,6 @@ class TvmBackend:
     def threads(self) -> int:
         return POOL.width
 
-    def use_threads(self, count: int | None) -> None:
-        """See `Backend.use_threads`."""
-        POOL.use(count)
-
     @property
     def traits(self) -> Mapping[str, object]:
         """The processor that code is made for. How many threads there are does not matter."""

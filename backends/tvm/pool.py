@@ -14,6 +14,7 @@ import numpy as np
 
 from weft.backends.arrays import aligned
 from weft.backends.cores import cores
+from weft.backends.threads import THREADS
 
 _BYTES = 1024  # a `%Pool` of pool.ll, and more
 _WIDTH, _STARTED, _FAULT = 49, 50, 53  # where its numbers are, of four bytes
@@ -66,5 +67,6 @@ class Pool:
 
 
 POOL = Pool()
+THREADS.follow(POOL.use)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=POOL.forget)

@@ -65,7 +65,10 @@ def function(source: str | Path, name: str = "f", backend: str = "numpy") -> Fun
 
 
 def use_threads(count: int | None) -> None:
-    """Let every step of this process use so many threads from now on; None: one for each core."""
-    from weft.runtime import backends
+    """Let every step of this process use so many threads from now on; None: one for each core.
 
-    backends.use_threads(count)
+    A process has one pool of threads and one BLAS, so this holds for all that runs in it.
+    """
+    from weft.backends.threads import THREADS
+
+    THREADS.use(count)

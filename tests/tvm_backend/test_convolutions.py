@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from weft.backends.threads import THREADS
 from weft.compiler import builder as b
 from weft.compiler.evaluate import evaluate
 from weft.compiler.graph import Graph, Node
@@ -249,10 +250,10 @@ def test_threads_change_nothing(case: Case) -> None:
     found, before = [], BACKEND.threads
     try:
         for count in (1, 2, 3):
-            BACKEND.use_threads(count)
+            THREADS.use(count)
             found.append(step(inputs)["y"])
     finally:
-        BACKEND.use_threads(before)
+        THREADS.use(before)
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
 

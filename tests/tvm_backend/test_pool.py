@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from weft.backends.threads import THREADS
 from weft.runtime.loading import load_spec, read
 from weft.runtime.session import Session, session_for
 
@@ -81,7 +82,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     made = session()
     found = {}
     for count in (1, 2, 3, 7):
-        BACKEND.use_threads(count)
+        THREADS.use(count)
         assert BACKEND.threads == count
         found[count] = trained(made)
     assert [count for count in found if not same(found[1], found[count])] == []
@@ -89,7 +90,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 
 
 def test_callers_at_the_same_time_do_not_disturb_each_other() -> None:
-    BACKEND.use_threads(3)
+    THREADS.use(3)
     expected, sessions = trained(session()), [session() for _ in range(3)]
     found: list[dict[str, np.ndarray]] = []
     callers = [
@@ -107,7 +108,7 @@ def test_callers_at_the_same_time_do_not_disturb_each_other() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_child_process_has_threads_of_its_own(tmp_path: Path) -> None:
-    BACKEND.use_threads(2)
+    THREADS.use(2)
     made = session()
     expected = trained(made)
     child = os.fork()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from weft.backends.threads import THREADS
 from weft.compiler import builder as b
 from weft.compiler.graph import Graph, Node
 from weft.compiler.kernel import Product
@@ -119,7 +120,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
     step = BACKEND.compile(plan).bind({})
     found = []
     for threads in (1, 2, 3):
-        BACKEND.use_threads(threads)
+        THREADS.use(threads)
         found.append(step({"x": x, "y": y})["z"].tobytes())
-    BACKEND.use_threads(None)
+    THREADS.use(None)
     assert len(set(found)) == 1

@@ -87,10 +87,10 @@ def threads_option(function: F) -> F:
 
 def _use_threads(ctx: click.Context, parameter: click.Parameter, count: int | None) -> None:
     if count is not None:
-        from weft.runtime.backends import use_threads
+        from weft.backends.threads import THREADS
 
-        use_threads(count)
-        ctx.call_on_close(lambda: use_threads(None))
+        THREADS.use(count)
+        ctx.call_on_close(lambda: THREADS.use(None))
 
 
 def _pairs(
