@@ -51,6 +51,7 @@ def weft_starter(job: Job) -> Starter:
         tensors = session.tensors()
         for name, value in given.parameters.items():
             tensors[name][...] = value
+        session.state.changed()
         batches = [{k: aligned(a) for k, a in batch.items()} for batch in given.batches]
         train = session.step("train_step", loaded.experiment.settings.batch)
         return lambda i: Loss(train(batches[i]))

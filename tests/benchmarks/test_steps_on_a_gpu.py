@@ -13,8 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import rates
+import worker
 from conditions import Conditions
 from device import DriverError, Gpu
 from gpu_page import gpu_page
@@ -23,7 +25,7 @@ from processes import PEERS, Machine, lacking
 from rates import Ceilings, Totals, moving
 from records import Record
 from reports import missed
-from workloads import SPECS, SUITES, Suite
+from workloads import SPECS, SUITES, Suite, prepared
 
 import weft
 from cupy_backend.emulated import BACKEND, emulated
@@ -207,6 +209,25 @@ def test_memory_of_a_gpu_is_watched(tmp_path: Path) -> None:
     bench = TinyBench(machine(tmp_path, gpu), "numpy", ["weft"], seconds=0.1)
     found = bench.measure("lstm_256")["weft"]
     assert (found.peak, found.base) == (7, 0)
+
+
+@emulated
+@pytest.mark.slow
+def test_a_step_begins_with_the_parameters_that_all_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU draws its own first: those that are given have to reach it."""
+    monkeypatch.setitem(backends.BACKENDS, "cupy", backends.Entry(lambda: BACKEND))
+    start = prepared("perceptron", {"size": 4})
+    for value in start.parameters.values():
+        value *= 2
+    start.save(tmp_path / "start.npz")
+    job = {"spec": "perceptron", "settings": {"size": 4}, "start": str(tmp_path / "start.npz")}
+    losses = []
+    for backend in ("numpy", "cupy"):
+        step = worker.weft_starter({**job, "backend": backend})()
+        losses.append([float(step(i)) for i in range(3)])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 # -- kernels ---------------------------------------------------------------------------------------
