@@ -34,7 +34,7 @@ from gpu_page import gpu_page
 from measuring import Bench
 from processes import PEERS, TITLES, Machine, lacking
 from records import Record
-from workloads import SUITES, Suite
+from workloads import SUITES, TOLERANCES, Suite, suite_for
 
 PAGES = Path(__file__).parents[2] / "docs/performance"
 LOUD = 0.3  # a load of the machine at which figures are doubtful
@@ -57,10 +57,10 @@ def main() -> int:
     if options.records:
         return _report(Record.joined([Record.read(file) for file in options.records]), options)
     backend = _backend(options.backend)
-    suite = SUITES["cuda" if backend == "cupy" else "cpu"]
+    suite = suite_for("cuda" if backend == "cupy" else "cpu", options.precision)
     _check(options, suite, parser)
     gpu = _gpu() if suite.device == "cuda" else None
-    conditions = Conditions.here(backend, options.threads, gpu)
+    conditions = Conditions.here(backend, options.threads, gpu, options.precision)
     if conditions.load > LOUD:
         print(
             f"the machine has other work (load {conditions.load:.1f}): figures will be doubtful\n"
@@ -70,7 +70,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(cores, Path(folder), gpu)
         frameworks = ["weft"] if options.scaling else ["weft", *_able(options.peers, machine)]
-        bench = Bench(machine, backend, frameworks, seconds, options.busy)
+        bench = Bench(machine, backend, frameworks, seconds, options.busy, options.precision)
         if options.scaling:
             return _scaling(bench, conditions, options)
         record = _steps(bench, conditions, options)
@@ -140,6 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--backend", default="tvm", help="of Weft; with `cupy` peers run on the GPU too "
         "(default: %(default)s)")  # fmt: skip
     add("--peers", nargs="*", default=PEERS, choices=PEERS, help="(default: all of them)")
+    add("--precision", default="f32", choices=TOLERANCES,
+        help="of the specs; `tf32` is a GPU's (default: %(default)s)")  # fmt: skip
     add("--threads", type=int, help=f"and cores (default: {THREADS}, with a GPU all)")
     add("--seconds", type=float, default=15, help="of turns by workload (default: %(default)s)")
     add("--quick", action="store_true", help="as --seconds 3")
@@ -163,6 +165,8 @@ def _check(options: argparse.Namespace, suite: Suite, parser: argparse.ArgumentP
         parser.error("--write needs all workloads: a page is of all of them")
     if suite.device != "cpu" and (options.busy or options.scaling):
         parser.error("--busy and --scaling are of a CPU")
+    if suite.device == "cpu" and suite.precision != "f32":
+        parser.error(f"--precision {suite.precision} is of a GPU: add --backend cupy")
     allowed = len(os.sched_getaffinity(0))
     if options.threads is None:
         options.threads = min(THREADS, allowed) if suite.device == "cpu" else allowed

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from device import Gpu
-from workloads import SUITES, Suite
+from workloads import Suite, suite_for
 
 _PEERS = ("torch", "jax", "jaxlib", "optax")
 PACKAGES: Mapping[str, tuple[str, ...]] = {
@@ -31,9 +31,12 @@ class Conditions:
     python: str
     packages: Mapping[str, str]  # their versions
     gpu: str = ""
+    precision: str = "f32"
 
     @staticmethod
-    def here(backend: str, threads: int, gpu: Gpu | None = None) -> Conditions:
+    def here(
+        backend: str, threads: int, gpu: Gpu | None = None, precision: str = "f32"
+    ) -> Conditions:
         found = {}
         for package in PACKAGES["cpu" if gpu is None else "cuda"]:
             try:
@@ -49,11 +52,12 @@ class Conditions:
             python=platform.python_version(),
             packages=found,
             gpu="" if gpu is None else _described(gpu),
+            precision=precision,
         )
 
     @property
     def suite(self) -> Suite:
-        return SUITES["cuda" if self.gpu else "cpu"]
+        return suite_for("cuda" if self.gpu else "cpu", self.precision)
 
     def words(self) -> str:
         versions = [f"Python {self.python}", *(f"{k} {v}" for k, v in self.packages.items())]

@@ -20,6 +20,12 @@ STEP_HEADS = (
 MOVING_HEADS = ("workload", "kernels", "how many", "of the time", "GB/s", "of a copy's")
 
 
+_ROUNDING = {
+    "f32": "No product is in TF32.",
+    "tf32": "Products round their factors to TF32, in every framework.",
+}
+
+
 def gpu_page(record: Record) -> str:
     """Step times, rates, memory and starts."""
     conditions, results = record.conditions, record.results
@@ -33,10 +39,10 @@ Written by `python benchmarks/steps --backend cupy --write`. {conditions.words()
 
 ![Step times over that of the fastest peer](gpu.svg)
 
-{how_measured(results)}
+{how_measured(results, suite)}
 Batches come from the host's memory: every framework copies the next one while it computes. A turn
-ends when its last loss has reached the host, and so all work before it is done. No product is in
-TF32.
+ends when its last loss has reached the host, and so all work before it is done.
+{_ROUNDING[suite.precision]}
 
 {steps_table(results, suite)}
 
@@ -45,7 +51,7 @@ TF32.
 ## What the kernels reach
 
 The GPU's ceilings, measured beside: {ceilings.flops / 1e12:.3g} TFLOP/s in a product of large
-`f32` matrices, {ceilings.bandwidth / 1e9:.4g} GB/s in a copy that touches
+`f32` matrices without TF32, {ceilings.bandwidth / 1e9:.4g} GB/s in a copy that touches
 {ceilings.size / 1e9:.2g} GB. Operations and bytes are counted from the kernels' loops. The floor of
 a step is what its operations or its memory would take at these rates, whichever is longer, kernel
 by kernel.

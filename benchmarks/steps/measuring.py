@@ -15,10 +15,9 @@ from statistics import median
 from typing import Any
 
 from processes import Machine, Worker
-from workloads import BATCHES, SUITES, Settings, Suite, prepared
+from workloads import BATCHES, Settings, Suite, prepared, suite_for
 
 LOSSES = 8  # so many steps must have the same losses
-TOLERANCE = 1e-3  # relative to each loss
 TURN = 0.1  # seconds that a turn lasts, unless one step is longer
 ROUNDS = 5, 400  # at least and at most
 
@@ -58,10 +57,11 @@ class Bench:
     frameworks: Sequence[str]
     seconds: float  # of turns, for a workload
     busy: bool = False
+    precision: str = "f32"
 
     @property
     def suite(self) -> Suite:
-        return SUITES[self.machine.device]
+        return suite_for(self.machine.device, self.precision)
 
     def measure(self, name: str) -> dict[str, Measured]:
         """All frameworks on one workload."""
@@ -72,7 +72,7 @@ class Bench:
                 worker, measured = self._begun(stack, framework, name, given)
                 workers.append(worker)
                 found[framework] = measured
-            agree(name, found)
+            agree(name, found, self.suite.tolerance)
             self._take_turns(workers, list(found.values()))
         return found
 
@@ -173,12 +173,12 @@ class Bench:
             other.close()
 
 
-def agree(name: str, found: Found) -> None:
-    """Leave unless all losses are those of the first framework."""
+def agree(name: str, found: Found, tolerance: float) -> None:
+    """Leave unless all losses are those of the first framework, but for rounding."""
     (first, truth), *others = found.items()
     for framework, measured in others:
         for i, (a, b) in enumerate(zip(truth.losses, measured.losses, strict=True)):
-            if not abs(a - b) <= TOLERANCE * abs(a):
+            if not abs(a - b) <= tolerance * abs(a):
                 sys.exit(
                     f"{name}: {framework} computes something else than {first}: "
                     f"its loss is {b}, not {a}, after {i} updates"

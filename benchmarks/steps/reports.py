@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from conditions import Conditions
-from measuring import LOSSES, TOLERANCE, Found, Measured, apart
+from measuring import LOSSES, Found, Measured, apart
 from processes import PEERS, TITLES
 from workloads import Suite, Workload
 
@@ -193,7 +193,7 @@ Written by `python benchmarks/steps --write`. {conditions.words()}
 
 ![Step times over that of the fastest peer](steps.svg)
 
-{how_measured(results)}
+{how_measured(results, suite)}
 
 {steps_table(results, suite)}
 
@@ -211,14 +211,14 @@ parentheses.
 """
 
 
-def how_measured(results: Results) -> str:
+def how_measured(results: Results, suite: Suite) -> str:
     """What a time of a step is, and why times can be compared."""
     differ = max(apart(found) for found in results.values())
     return f"""A whole training step in milliseconds: forward, backward and update. The frameworks
 take turns, and medians of turns are compared. All begin with the same parameters and see the same
 batches: the losses of the first {LOSSES} steps differ by at most {differ:.0e} of themselves, where
-{TOLERANCE:g} is allowed. PyTorch has its default layout and fused optimisers, torch.compile its
-default mode over model and loss, JAX one jitted step with donated buffers and channels last."""
+{suite.tolerance:g} is allowed. PyTorch has its default layout and fused optimisers, torch.compile
+its default mode over model and loss, JAX one jitted step with donated buffers and channels last."""
 
 
 def mean_of_ratios(results: Results, suite: Suite) -> str:

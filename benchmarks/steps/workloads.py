@@ -15,6 +15,9 @@ import numpy as np
 SPECS = Path(__file__).parents[1] / "specs"
 BATCHES = 4  # different ones, which come again and again
 
+# How far losses of the frameworks may be apart, relative to each, by what products may round to.
+TOLERANCES: Mapping[str, float] = {"f32": 1e-3, "tf32": 1e-2}
+
 Arrays = dict[str, np.ndarray]
 Settings = Mapping[str, int | str]  # of a spec
 
@@ -47,10 +50,15 @@ class Suite:
 
     device: str  # where peers run: `cpu` or `cuda`
     workloads: Mapping[str, Workload]
+    precision: str = "f32"  # of the specs
     mean: float | None = None  # geometric mean of the steps over the best peer's
     memory: float | None = None  # over PyTorch's
     cold: float | None = None  # over torch.compile's
     warm: float | None = None  # seconds
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCES[self.precision]
 
     def spec(self, name: str) -> str:
         return self.workloads[name].spec or name
@@ -102,6 +110,18 @@ SUITES: Mapping[str, Suite] = {
     "cpu": Suite("cpu", _ON_CPU, mean=0.6, memory=0.7, cold=0.5, warm=0.5),
     "cuda": Suite("cuda", _ON_GPU),
 }
+
+
+def suite_for(device: str, precision: str = "f32") -> Suite:
+    """The suite of a device, with its specs in a precision."""
+    suite = SUITES[device]
+    if precision == suite.precision:
+        return suite
+    rows = {
+        name: replace(row, settings={**row.settings, "precision": precision})
+        for name, row in suite.workloads.items()
+    }
+    return replace(suite, workloads=rows, precision=precision)
 
 
 @dataclass(frozen=True)

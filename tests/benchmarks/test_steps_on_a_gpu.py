@@ -25,7 +25,7 @@ from processes import PEERS, Machine, lacking
 from rates import Ceilings, Totals, moving
 from records import Record
 from reports import missed
-from workloads import SPECS, SUITES, Suite, prepared
+from workloads import SPECS, SUITES, Suite, prepared, suite_for
 
 import weft
 from cupy_backend.emulated import BACKEND, emulated
@@ -124,6 +124,7 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         (["lenet", "--write"], "--write needs all workloads"),
         (["--threads", "0"], "--threads 0: this process may use "),
         (["--peers", "keras"], "invalid choice: 'keras'"),
+        (["--precision", "tf32"], "--precision tf32 is of a GPU: add --backend cupy"),
     ],
 )
 def test_wrong_words(
@@ -361,6 +362,23 @@ def test_the_page_of_a_gpu() -> None:
     assert "| ViT-S/16, 3 x 224 x 224 | elementwise | 2 | 30% | 0.633 | **63%** |" in page
     assert "| ViT-S/16, 3 x 224 x 224 | with sums | 1 | 10% | 0.85 | **85%** |" in page
     assert "| ViT-S/16, 3 x 224 x 224 | 1 | 1 | 1 | **0.50** |" in page
+
+
+def test_all_round_to_tf32_or_none() -> None:
+    suite = suite_for("cuda", "tf32")
+    for row in suite.workloads.values():
+        assert row.given["precision"] == "tf32"
+        assert worker.rounds({"settings": row.given})
+        assert worker.of_the_net({"settings": row.given}) == {
+            key: value for key, value in row.given.items() if key not in ("size", "precision")
+        }
+    assert not any(worker.rounds({"settings": row.given}) for row in SUITE.workloads.values())
+    assert suite.tolerance > SUITE.tolerance
+    rounded = replace(record("lenet"), conditions=replace(CONDITIONS, precision="tf32"))
+    assert rounded.conditions.suite == suite
+    assert "where\n0.01 is allowed" in gpu_page(rounded)
+    assert "Products round their factors to TF32, in every framework." in gpu_page(rounded)
+    assert "No product is in TF32." in gpu_page(record("lenet"))
 
 
 def test_goals_on_a_gpu_are_of_steps() -> None:
