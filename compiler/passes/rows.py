@@ -119,8 +119,7 @@ class _Pair:
         ):
             if before.meets(after) and not self.is_alike(before, after):
                 return None
-        known = [w for w in writes if w.index.axes <= set(self.first.rows) and _is_kept(w.value)]
-        moved = _Moved(self, known)
+        moved = _Moved(self, writes)
         stages = [moved.stage(stage, axes) for stage, axes in self._stages()]
         nodes = (*self.first.nodes, *self.second.nodes)
         return replace(
@@ -207,11 +206,11 @@ def _covers(found: Mapping[Axis, Axis], second: Nest) -> bool:
 class _Moved:
     """Scalars of the second nest in the joined one: other axes, ports and numbers of results.
 
-    What is read of `known`, what the first nest writes for its row, is taken as it is.
+    What is read of `writes`, of what the first nest writes for its row, is taken as it is.
     """
 
-    def __init__(self, pair: _Pair, known: Sequence[_Access]) -> None:
-        self.pair, self.known = pair, known
+    def __init__(self, pair: _Pair, writes: Sequence[_Access]) -> None:
+        self.pair, self.writes = pair, writes
         self.ports, self.results = list(pair.first.ports), pair.results
         self._done: dict[int, tuple[Scalar, Scalar]] = {}
 
@@ -222,14 +221,9 @@ class _Moved:
 
     def _made(self, scalar: Scalar) -> Scalar:
         if isinstance(scalar, Load):
-            read = _Access(self.pair.second.ports[scalar.port], scalar.index, None)
-            for write in self.known:
-                if (
-                    write.value is not None
-                    and write.meets(read)
-                    and self.pair.is_alike(write, read)
-                ):
-                    return write.value
+            value = self._left(scalar)
+            if value is not None:
+                return value
             return Load(scalar.dtype, self.port(scalar.port), self.index(scalar.index))
         if isinstance(scalar, Result):
             return Result(scalar.dtype, scalar.number + self.results)
@@ -239,6 +233,19 @@ class _Moved:
             tuple(self(part) for part in scalar.operands),
             tuple(self.index(index) for index in scalar.indices),
         )
+
+    def _left(self, load: Load) -> Scalar | None:
+        """What the first nest has left there for the row, if it is known without reading it.
+
+        Memory may have been used twice in the first nest: what counts is the last write.
+        """
+        read = _Access(self.pair.second.ports[load.port], load.index, None)
+        rows = set(self.pair.first.rows)
+        for write in reversed(self.writes):
+            if write.meets(read):
+                known = write.index.axes <= rows and _is_kept(write.value)
+                return write.value if known and self.pair.is_alike(write, read) else None
+        return None
 
     def port(self, number: int) -> int:
         port = self.pair.second.ports[number]

@@ -77,6 +77,25 @@ def test_memory_that_is_used_again_for_something_else_keeps_kernels_apart() -> N
     assert next(len(k.nodes) for k in found if isinstance(k, Nest)) == len(first.nodes)
 
 
+def test_memory_that_is_used_twice_holds_what_was_written_last() -> None:
+    """The third fold's result takes the first one's place, and the last kernel reads it there."""
+    low = make("reduce_min", X, axes=(1,))
+    top = make("reduce_max", make("exp", X - each(low)), axes=(1,))
+    total = make("reduce_sum", make("tanh", X * each(top)), axes=(1,))
+    places = {low: 1_024, top: 2_048, total: 1_024}
+    found = []
+    for kernel in kernels_over(make("divide", X, each(total))):
+        ports = []
+        for port in kernel.ports:
+            offset = places.get(port.buffer.nodes[0], port.buffer.offset)
+            ports.append(replace(port, buffer=replace(port.buffer, offset=offset)))
+        found.append(replace(kernel, ports=tuple(ports)))
+    (one,) = joined(found, lambda nest: True)
+    assert isinstance(one, Nest)
+    (last,) = (line for line in text(one).splitlines() if "divide" in line)
+    assert "%2" in last
+
+
 def test_a_view_of_what_the_kernel_itself_makes_is_not_read_from_memory() -> None:
     """`stop_gradient` is a view of its operand, which is in memory only after the kernel."""
     total = make("reduce_max", X, axes=(0, 1))
