@@ -140,7 +140,8 @@ class _Printer:
             self.stores(found.stores)
         if kernel.hidden is not None:
             gaps = " or ".join(f"{self.index(gap)} > 0" for gap in kernel.hidden.gaps)
-            self.line(1, f"hidden where {gaps}, if {self.scalar(kernel.hidden.weight)} is 0")
+            self.line(1, f"hidden where {gaps}")
+            self.line(2, f"if 0 is {self.scalar(kernel.hidden.weight)}")
         for outer in kernel.outer:
             self.line(1, f"%{outer.number} = sum over columns {self.declare((outer.axis,))}")
             self.line(2, f"of {self.scalar(outer.value)}")

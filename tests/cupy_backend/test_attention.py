@@ -17,12 +17,19 @@ from weft.backends.cupy import attention as attention_printer
 from weft.backends.cupy.backend import CupyBackend
 from weft.backends.cupy.code import headers
 from weft.compiler import builder as b
+from weft.compiler.analysis import flops
+from weft.compiler.costs import kernel_cost
 from weft.compiler.evaluate import evaluate
 from weft.compiler.gradient import differentiate, vjp
 from weft.compiler.graph import Graph, make, topological
-from weft.compiler.pipeline import compile_plan
+from weft.compiler.kernel import Attention
+from weft.compiler.kernel_text import text
+from weft.compiler.passes.attention import attend
+from weft.compiler.passes.kernels import kernels
+from weft.compiler.pipeline import compile_plan, lower
 from weft.compiler.plan import Plan, Target
 from weft.compiler.types import F32, F64, DType, static_shape
+from weft.compiler.verify import verify as verified
 from weft.runtime.backends import backend_named
 
 Arrays = dict[str, np.ndarray]
@@ -226,6 +233,51 @@ def test_forward_queries_and_keys_are_kernels(name: str) -> None:
     pair = case.shapes[0][-2], case.shapes[1][-2]
     kept = {n.type.shape[-2:] for b in plan.buffers if b.kind == "arena" for n in b.nodes}
     assert pair not in kept or pair == case.shapes[2][-2:]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_graph_with_parts_computes_the_same(name: str) -> None:
+    """Without a kernel: what is computed again, and sums over rows another way."""
+    graph, values = graph_of(CASES[name], F64)
+    lowered = lower(graph, Target(abilities=BACKEND.abilities))
+    found, regions = attend(lowered, BACKEND.abilities.attention)
+    verified(found)
+    assert len(regions) == CASES[name].parts
+    assert found.output_names == graph.output_names
+    own = [node for region in regions for node in region]
+    assert len(own) == len(set(own))
+    assert set(own) <= set(found.nodes)
+    results = evaluate(found, values)
+    for output, value in evaluate(graph, values).items():
+        np.testing.assert_allclose(results[output], value, 1e-12, 1e-13)
+
+
+def test_what_a_kernel_costs() -> None:
+    queries, keys, depth, width = 60, 70, 8, 5
+    graph, _ = graph_of(attention((2, queries, depth), keys, width), F32)
+    forward, to_queries, to_keys = (
+        k for k in kernels(planned(graph), BACKEND.abilities) if isinstance(k, Attention)
+    )
+    pairs, of_q, of_k = 2 * queries * keys, 2 * queries * depth, 2 * keys * depth
+    of_v = 2 * keys * width
+    cost, rows = kernel_cost(forward), 2 * queries
+    # Scores are scaled, compared, less their maximum, raised, and added; each result divided.
+    assert cost.flops == pairs * (2 * depth + 2 * width + 5) + rows * width
+    assert cost.read == 4 * (of_q + of_k + of_v)
+    assert cost.written == 4 * (rows * width + 2 * rows)
+    for kernel in (to_queries, to_keys):
+        assert kernel_cost(kernel).flops == sum(flops(node) for node in kernel.nodes)
+    assert kernel_cost(to_queries).read == 4 * (of_q + of_k + of_v + rows * width + 3 * rows)
+    assert kernel_cost(to_keys).written == 4 * (of_k + of_v)
+
+
+def test_kernels_as_text() -> None:
+    graph, _ = graph_of(CASES["causal"], F32, gradient=False)
+    (kernel,) = kernels(planned(graph), BACKEND.abilities)
+    found = text(kernel).splitlines()
+    assert "  rows i1 < 100 columns i2 < 100" in found
+    assert "  hidden where i2 - 1*i1 > 0" in found
+    assert "  %1, %2, %3 = softmax" in found
 
 
 @emulated
