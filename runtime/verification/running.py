@@ -324,24 +324,28 @@ def repeats(subject: Subject) -> Check:
     """The same bits twice, and old bits in what no graph assigns."""
     tally = Tally("repeats", "the same bits again, and untouched states as they were")
     for name in GRAPHS:
-        size = subject.sizes_of(name)[0]
-        inputs = subject.inputs(name, size)
-        (once, given), (again, _) = (_traced(subject, name, inputs, size) for _ in range(2))
-        assigned = set(subject.built(name).output_names)
-
-        def same(output: str, found: np.ndarray, wanted: np.ndarray, fault: str) -> None:
-            equal = found.tobytes() == wanted.tobytes()
-            if not tally.add(f"`{output}` of {name}", float(not equal), 0.0):  # noqa: B023
-                span = _span(subject, name, output)  # noqa: B023
-                tally.fault(f"{name} {fault} `{output}`", span, "the same bits", "others")  # noqa: B023
-
-        for output, value in once.items():
-            same(output, value, again[output], "run again gives other bits for")
-            if output in subject.state and output not in assigned:
-                same(output, value, subject.state[output], "writes to what nothing assigns there,")
-        for field, value in given.items():
-            same(field, value, inputs[field], "writes to what it was given,")
+        _repeat(tally, subject, name)
     return tally.check()
+
+
+def _repeat(tally: Tally, subject: Subject, name: str) -> None:
+    size = subject.sizes_of(name)[0]
+    inputs = subject.inputs(name, size)
+    (once, given), (again, _) = (_traced(subject, name, inputs, size) for _ in range(2))
+    assigned = set(subject.built(name).output_names)
+
+    def same(output: str, found: np.ndarray, wanted: np.ndarray, fault: str) -> None:
+        equal = found.tobytes() == wanted.tobytes()
+        if not tally.add(f"`{output}` of {name}", float(not equal), 0.0):
+            span = _span(subject, name, output)
+            tally.fault(f"{name} {fault} `{output}`", span, "the same bits", "others")
+
+    for output, value in once.items():
+        same(output, value, again[output], "run again gives other bits for")
+        if output in subject.state and output not in assigned:
+            same(output, value, subject.state[output], "writes to what nothing assigns there,")
+    for field, value in given.items():
+        same(field, value, inputs[field], "writes to what it was given,")
 
 
 def _traced(subject: Subject, name: str, inputs: Arrays, size: int) -> tuple[Arrays, Arrays]:

@@ -93,10 +93,11 @@ def test_callers_at_the_same_time_do_not_disturb_each_other() -> None:
     THREADS.use(3)
     expected, sessions = trained(session()), [session() for _ in range(3)]
     found: list[dict[str, np.ndarray]] = []
-    callers = [
-        threading.Thread(target=lambda s=s: found.append(trained(s)))  # type: ignore[misc]
-        for s in sessions
-    ]
+
+    def call(own: Session) -> None:
+        found.append(trained(own))
+
+    callers = [threading.Thread(target=call, args=(own,)) for own in sessions]
     for caller in callers:
         caller.start()
     for caller in callers:
