@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weft.cli.failures import facts, show
-from weft.cli.options import (
-    Command,
-    backend_option,
-    data_option,
-    json_option,
-    set_option,
-)
+from weft.cli.options import Command, backend_option, experiment_options, json_option
 
 if TYPE_CHECKING:
     from weft.api import Experiment
@@ -35,18 +29,10 @@ SHOWN_CLASSES = 10
 
 
 @click.command(cls=Command, examples=EXAMPLES)
-@click.argument("spec")
 @backend_option("numpy")
-@set_option
-@data_option
+@experiment_options
 @json_option
-def command(
-    spec: str,
-    backend: str,
-    overrides: Mapping[str, str],
-    data: Mapping[str, str],
-    json: bool,
-) -> None:
+def command(load: Callable[[], Experiment], backend: str, json: bool) -> None:
     """Check SPEC: names, types, shapes and data; then show what it costs, by layer and by line.
 
     FLOPs are those of the forward pass for one example, a multiply-add being two; "in a step" those
@@ -54,11 +40,10 @@ def command(
     included. What a convolution sees is its receptive field: how many pixels of an example one of
     its places depends on, and every how many there is a place.
     """
-    import weft
     from weft.compiler.collector import no_cycles
 
     with no_cycles():
-        _check(weft.load(Path(spec), data, **overrides), backend, json)
+        _check(load(), backend, json)
 
 
 def _check(experiment: Experiment, backend: str, json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weft.cli.options import Command, json_option, set_option
+from weft.cli.options import Command, graph_option, json_option, set_option
 
 if TYPE_CHECKING:
     from weft.frontends.dsl.syntax import File
@@ -50,13 +50,7 @@ GRAPHS = ("train_step", "eval_step", "predict", "init", "epoch_end")
     help="The stage: syntax tree, graph, groups of fused operations, memory plan, NumPy code; "
     "of native code its kernels, tensor IR, LLVM's IR and assembly; CUDA.",
 )
-@click.option(
-    "--graph",
-    type=click.Choice(GRAPHS),
-    default="train_step",
-    show_default=True,
-    help="Which graph of the program.",
-)
+@graph_option(GRAPHS, "train_step")
 @click.option("--stop-after", metavar="PASS", help="The graph after this pass; with --emit graph.")
 @click.option(
     "--backend",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from weft.cli.options import Command, json_option, set_option
+from weft.cli.options import Command, graph_option, json_option, set_option
 
 EXAMPLES = """
 weft graph spec.weft -o net.svg                     the model, as prediction runs it
@@ -22,13 +22,7 @@ GRAPHS = ("predict", "train_step", "eval_step", "init", "epoch_end")
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("spec")
 @click.option("-o", "--output", required=True, metavar="FILE", help="A `.svg` or `.dot` file.")
-@click.option(
-    "--graph",
-    type=click.Choice(GRAPHS),
-    default="predict",
-    show_default=True,
-    help="Which graph of the program.",
-)
+@graph_option(GRAPHS, "predict")
 @click.option(
     "--depth",
     type=click.IntRange(min=0),

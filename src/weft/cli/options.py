@@ -1,12 +1,17 @@
-"""What commands share: help with examples, `--json`, `--set`, `--data`, the backend and threads."""
+"""What commands share: help with examples, the experiment, `--json`, the backend and threads."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from weft.api import Experiment
 
 F = TypeVar("F", bound=Callable[..., Any])
 SPLITS = ("train", "valid", "test")
@@ -29,11 +34,6 @@ class Command(click.Command):
 json_option = click.option(
     "--json", is_flag=True, help="For machines: one JSON object as the last line of stdout."
 )
-
-
-def spec_argument(function: F) -> F:
-    """The argument SPEC: the path of a `.weft` file."""
-    return click.argument("spec", metavar="SPEC")(function)
 
 
 def set_option(function: F) -> F:
@@ -60,6 +60,34 @@ def data_option(function: F) -> F:
         help="The arrays of a `data` block without a source: a .npz file, or a folder with a .npy "
         "file for each field. Repeatable.",
     )(function)
+
+
+def experiment_options(function: Callable[..., None]) -> Callable[..., None]:
+    """SPEC, `--set` and `--data`; the command gets `load`, which gives the experiment they say."""
+
+    @wraps(function)
+    def command(
+        spec: str, overrides: Mapping[str, str], data: Mapping[str, str], **others: Any
+    ) -> None:
+        def load() -> Experiment:
+            import weft
+
+            return weft.load(Path(spec), data, **overrides)
+
+        function(load=load, **others)
+
+    return click.argument("spec")(set_option(data_option(command)))
+
+
+def graph_option(graphs: Sequence[str], default: str) -> Callable[[F], F]:
+    """`--graph NAME`: one of a program's graphs."""
+    return click.option(
+        "--graph",
+        type=click.Choice(graphs),
+        default=default,
+        show_default=True,
+        help="Which graph of the program.",
+    )
 
 
 def backend_option(default: str | None, shown: str | None = None) -> Callable[[F], F]:

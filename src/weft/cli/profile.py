@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,14 @@ import click
 from weft.cli.options import (
     Command,
     backend_option,
-    data_option,
+    experiment_options,
+    graph_option,
     json_option,
-    set_option,
     threads_option,
 )
 
 if TYPE_CHECKING:
+    from weft.api import Experiment
     from weft.cli.output import Table
     from weft.runtime.profile import Profile, Row
 
@@ -33,16 +34,9 @@ SHOWN_ROWS, SHOWN_LINES, SHOWN_OPS = 24, 4, 6
 
 
 @click.command(cls=Command, examples=EXAMPLES)
-@click.argument("spec")
 @backend_option("auto")
 @threads_option
-@click.option(
-    "--graph",
-    type=click.Choice(GRAPHS),
-    default="train_step",
-    show_default=True,
-    help="Which graph of the program.",
-)
+@graph_option(GRAPHS, "train_step")
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
@@ -51,18 +45,15 @@ SHOWN_ROWS, SHOWN_LINES, SHOWN_OPS = 24, 4, 6
 )
 @click.option("--all", "every", is_flag=True, help=f"All kernels, not the slowest {SHOWN_ROWS}.")
 @click.option("--figure", metavar="FILE", help="Draw the kernels under their roofline: an `.svg`.")
-@set_option
-@data_option
+@experiment_options
 @json_option
 def command(
-    spec: str,
+    load: Callable[[], Experiment],
     backend: str,
     graph: str,
     steps: int | None,
     every: bool,
     figure: str | None,
-    overrides: Mapping[str, str],
-    data: Mapping[str, str],
     json: bool,
 ) -> None:
     """Time the kernels of SPEC's training step, on the first full batches of its data.
@@ -72,14 +63,13 @@ def command(
     compares its time with the least that this machine needs for as many operations in a large
     product of matrices, or for as many bytes in a copy, both measured on the same threads.
     """
-    import weft
     from weft.cli.output import print_json, print_table, writable
     from weft.cli.roofline import drawn, require
 
     path = writable(Path(figure)) if figure is not None else None
     if path is not None:
         require(path)  # before the work
-    found = weft.load(Path(spec), data, **overrides).profile(backend, graph, steps)
+    found = load().profile(backend, graph, steps)
     if path is not None:
         drawn(found, path)
     if json:

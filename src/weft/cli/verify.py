@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -12,13 +11,13 @@ from weft.cli.failures import MISTAKE, Ended, facts, show
 from weft.cli.options import (
     Command,
     backend_option,
-    data_option,
+    experiment_options,
     json_option,
-    set_option,
     threads_option,
 )
 
 if TYPE_CHECKING:
+    from weft.api import Experiment
     from weft.cli.output import Table
     from weft.runtime.verification.report import Check, Verification
 
@@ -30,19 +29,11 @@ weft verify digits.weft --json
 
 
 @click.command(cls=Command, examples=EXAMPLES)
-@click.argument("spec")
 @backend_option("numpy")
 @threads_option
-@set_option
-@data_option
+@experiment_options
 @json_option
-def command(
-    spec: str,
-    backend: str,
-    overrides: Mapping[str, str],
-    data: Mapping[str, str],
-    json: bool,
-) -> None:
+def command(load: Callable[[], Experiment], backend: str, json: bool) -> None:
     """Verify SPEC: every gradient against finite differences in double precision, every update
     against its equations, passes and memory plans against what they must keep, and what the
     backend computes against the reference, within bounds worked out from its rounding.
@@ -50,14 +41,12 @@ def command(
     A row for each check: how many comparisons, the worst error for its bound, and that bound. The
     exit code is 1 when one is beyond it.
     """
-    import weft
     from weft.cli.output import print_json, print_table
     from weft.compiler.collector import no_cycles
     from weft.runtime.verification import report
 
     with no_cycles():
-        experiment = weft.load(Path(spec), data, **overrides)
-        found = experiment.verify(backend)
+        found = load().verify(backend)
     if json:
         print_json(report.facts(found, facts))
     else:
