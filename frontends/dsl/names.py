@@ -66,7 +66,7 @@ def _bound(declaration: s.Declaration) -> Iterator[str]:
                 yield from (t.identifier for t in targets)
             case s.For(targets, _, _):
                 yield from (t.identifier for t in targets)
-            case s.Param(name=name) | s.StateDecl(name=name):
+            case s.Owned(name=name):
                 yield name
             case s.GradientClause(parameter, _):
                 yield parameter

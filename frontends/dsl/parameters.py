@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from weft.frontends.dsl.interpreter import Interpreter
 
 
-def declare(interpreter: Interpreter, st: s.Param | s.StateDecl, scope: Scope, role: str) -> None:
+def declare(interpreter: Interpreter, st: s.Owned, scope: Scope, role: str) -> None:
     frame = scope.frame
     keyword = "param" if role == "parameter" else "state"
     place = s.part(st.span, keyword)
@@ -91,7 +91,7 @@ def declare(interpreter: Interpreter, st: s.Param | s.StateDecl, scope: Scope, r
 
 
 def _declared_type(
-    interpreter: Interpreter, st: s.Param | s.StateDecl, scope: Scope
+    interpreter: Interpreter, st: s.Owned, scope: Scope
 ) -> tuple[TensorType, tuple[Label | None, ...]]:
     if st.type is None:
         if interpreter.slot_type is not None:
@@ -230,7 +230,7 @@ def draw_name(interpreter: Interpreter, kind: str) -> str:
 
 def _warn_of_ties(
     interpreter: Interpreter,
-    st: s.Param | s.StateDecl,
+    st: s.Owned,
     name: str,
     type: TensorType,
     initial: Node,

@@ -19,8 +19,8 @@ from weft.compiler.loops import Loop, loop_key
 from weft.compiler.training import forward_graph, inlined
 from weft.compiler.types import static_shape
 from weft.runtime.verification.losses import Losses, pinned
-from weft.runtime.verification.report import Check, Tally, number
-from weft.runtime.verification.slopes import LINES, Line, Slopes, along, dot
+from weft.runtime.verification.report import Check, Tally
+from weft.runtime.verification.slopes import Line, Slopes, along, dot
 from weft.runtime.verification.subject import Arrays, Subject, opened
 
 # -- operations on their own ----------------------------------------------------------------------
@@ -99,18 +99,13 @@ def _rule(found: Slopes, node: Node, operands: list[np.ndarray]) -> None:
         if i.op.name == "input"
     }
     what = f"`{name}` of {', '.join(str(i.type) for i in node.inputs)}"
-    for _ in range(LINES):
-        wrong = found.agrees(what, lambda rng: _local(forward, backward, values, given, rng, name))
-        if wrong is not None:
-            claimed, measured = wrong
-            found.tally.fault(
-                f"the gradient rule of `{name}` is wrong",
-                node.span,
-                f"the slope {number(measured.value)} of {what}, give or take "
-                f"{number(measured.error)}",
-                f"{number(claimed)}",
-            )
-            return
+    found.hold(
+        what,
+        lambda rng: _local(forward, backward, values, given, rng, name),
+        f"the gradient rule of `{name}` is wrong",
+        node.span,
+        f" of {what}",
+    )
 
 
 def _all_results(node: Node) -> list[Node]:
@@ -223,20 +218,14 @@ def _agrees(found: Slopes, call: Node, operands: list[np.ndarray], few: int) -> 
         found.tally.notes.append(f"`{name}` changes gradients on purpose: its clause is not linear")
         return False
     what = f"`{name}` of {', '.join(str(n.type) for n in named)}"
-    for _ in range(LINES):
-        wrong = found.agrees(what, lambda rng: _local(forward, backward, values, [ct], rng, ""))
-        if wrong is not None:
-            claimed, measured = wrong
-            found.tally.fault(
-                f"the gradient that `{name}` states is not that of its body",
-                call.span,
-                f"the slope {number(measured.value)}, give or take {number(measured.error)}",
-                number(claimed),
-                "where another gradient is meant, `stop_gradient` says so: "
-                "`x + stop_gradient(round(x) - x)`",
-            )
-            return False
-    return True
+    return found.hold(
+        what,
+        lambda rng: _local(forward, backward, values, [ct], rng, ""),
+        f"the gradient that `{name}` states is not that of its body",
+        call.span,
+        hint="where another gradient is meant, `stop_gradient` says so: "
+        "`x + stop_gradient(round(x) - x)`",
+    )
 
 
 def _renamed(graph: Graph, inputs: Sequence[Node]) -> Graph:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from weft.compiler.errors import Span
 from weft.runtime.verification.differences import Slope, slope
-from weft.runtime.verification.report import Check, Tally
+from weft.runtime.verification.report import Check, Tally, number
 from weft.runtime.verification.subject import Arrays
 
 DRAWS = 3  # lines at most for one slope, where kinks lie on the first
@@ -50,6 +51,26 @@ class Slopes:
                 return None if self.tally.add(what, error, bound) else (claimed, found)
         self.undecided += 1
         return None
+
+    def hold(
+        self,
+        what: str,
+        draw: Callable[[np.random.Generator], tuple[Line, float, float]],
+        message: str,
+        span: Span | None,
+        of: str = "",
+        hint: str | None = None,
+    ) -> bool:
+        """Whether a few slopes agree; the first that doesn't is a fault: a slope `of` something."""
+        for _ in range(LINES):
+            wrong = self.agrees(what, draw)
+            if wrong is not None:
+                claimed, measured = wrong
+                value, error = number(measured.value), number(measured.error)
+                expected = f"the slope {value}{of}, give or take {error}"
+                self.tally.fault(message, span, expected, number(claimed), hint)
+                return False
+        return True
 
     def check(self) -> Check:
         """The check; a fault of its own where kinks left too much undecided."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from weft.compiler.errors import Span
 from weft.frontends.dsl.syntax.expressions import Block, Name, TypeExpr
@@ -41,8 +42,10 @@ class Update(Statement):
 
 
 @dataclass(frozen=True, slots=True)
-class Param(Statement):
-    """`param name: type ~ init when condition`."""
+class Owned(Statement):
+    """`keyword name: type ~ init when condition`: what a layer or an optimiser owns."""
+
+    keyword: ClassVar[str]
 
     name: str
     type: TypeExpr | None
@@ -51,21 +54,21 @@ class Param(Statement):
 
     @property
     def name_span(self) -> Span:
-        return part(self.span, self.name, len("param"))
+        return part(self.span, self.name, len(self.keyword))
 
 
 @dataclass(frozen=True, slots=True)
-class StateDecl(Statement):
+class Param(Owned):
+    """`param name: type ~ init when condition`."""
+
+    keyword = "param"
+
+
+@dataclass(frozen=True, slots=True)
+class StateDecl(Owned):
     """`state name: type ~ init when condition`."""
 
-    name: str
-    type: TypeExpr | None
-    init: Expression
-    condition: Expression | None
-
-    @property
-    def name_span(self) -> Span:
-        return part(self.span, self.name, len("state"))
+    keyword = "state"
 
 
 @dataclass(frozen=True, slots=True)
