@@ -267,14 +267,20 @@ def graphs(subject: Subject) -> Check:
     unjudged = total = 0
     for name in GRAPHS:
         for size in subject.sizes_of(name):
-            inputs = subject.inputs(name, size)
-            expected = bounded(subject.graph(name), inputs, {"batch": size})
-            found = run(subject, name, inputs, size)
-            unjudged += _graph(tally, subject, name, size, expected, found)
-            total += sum(v.size for v in expected.exact.values())
+            left_out, count = graph(tally, subject, name, size)
+            unjudged += left_out
+            total += count
     if unjudged:
         tally.notes.append(f"{unjudged} of {total} numbers have no bound: they are not finite")
     return tally.check()
+
+
+def graph(tally: Tally, subject: Subject, name: str, size: int) -> tuple[int, int]:
+    """Every output of a graph for a batch: how many numbers have no bound, of how many."""
+    inputs = subject.inputs(name, size)
+    expected = bounded(subject.graph(name), inputs, {"batch": size})
+    unjudged = _outputs(tally, subject, name, size, expected, run(subject, name, inputs, size))
+    return unjudged, sum(value.size for value in expected.exact.values())
 
 
 def run(subject: Subject, name: str, inputs: Arrays, size: int) -> Arrays:
@@ -291,7 +297,7 @@ def run(subject: Subject, name: str, inputs: Arrays, size: int) -> Arrays:
     return found
 
 
-def _graph(
+def _outputs(
     tally: Tally,
     subject: Subject,
     name: str,
