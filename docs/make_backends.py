@@ -93,7 +93,7 @@ unless a row has nothing else to look at; padding masks are read. Dropout of the
 again where it is needed: its bits follow from the position. Other code stays as separate products
 and a softmax of rows:
 
-- values of more than 128 numbers a head (keys may have any size);
+- heads of more than 128 numbers;
 - weights that something else reads: a result, a metric, a penalty on them;
 - scores to which something trained is added, such as a bias of relative positions;
 - gradients of gradients, and attention in the body of a `scan`.

@@ -252,6 +252,15 @@ def test_the_graph_with_parts_computes_the_same(name: str) -> None:
         np.testing.assert_allclose(results[output], value, 1e-12, 1e-13)
 
 
+@pytest.mark.parametrize("wanted", ["dq", "dk", "dv"])
+def test_a_gradient_that_is_not_wanted_is_no_kernel(wanted: str) -> None:
+    graph, _ = graph_of(CASES["causal"], F32)
+    part = graph.with_outputs(
+        {"out": graph.named_outputs["out"], wanted: graph.named_outputs[wanted]}
+    )
+    assert parts(planned(part)) == 2
+
+
 def test_what_a_kernel_costs() -> None:
     queries, keys, depth, width = 60, 70, 8, 5
     graph, _ = graph_of(attention((2, queries, depth), keys, width), F32)
@@ -278,6 +287,9 @@ def test_kernels_as_text() -> None:
     assert "  rows i1 < 100 columns i2 < 100" in found
     assert "  hidden where i2 - 1*i1 > 0" in found
     assert "  %1, %2, %3 = softmax" in found
+    graph, _ = graph_of(CASES["a window"], F32, gradient=False)
+    (kernel,) = kernels(planned(graph), BACKEND.abilities)
+    assert "  hidden where i2 - 1*i1 > 0 or i1 - 1*i2 - 19 > 0" in text(kernel).splitlines()
 
 
 @emulated
