@@ -23,9 +23,9 @@ from weft.compiler.passes.arena import Slot, pack
 from weft.compiler.passes.fuse import Group
 from weft.compiler.passes.schedule import schedule
 from weft.compiler.passes.uses import Uses
-from weft.compiler.passes.views import Layout, contiguous, parts
+from weft.compiler.passes.views import Layout, parts
 from weft.compiler.plan import Abilities, Buffer, Place, Plan, Store
-from weft.compiler.types import DType, static_shape
+from weft.compiler.types import DType
 
 _BYTE = DType("u8", "uint", 8)
 
@@ -99,7 +99,7 @@ class _Planner:
                 self._slot(f"s{self.uses.time[node]}", "register", node)
 
     def _slot(self, name: str, kind: str, node: Node) -> Slot:
-        layout = contiguous(static_shape(node.type.shape))
+        layout = self.uses.layout[node]
         slot = Slot(name, kind, node.type.dtype, layout.size, [node])
         self.slots.append(slot)
         self.home[node] = (slot, layout)
@@ -146,6 +146,8 @@ class _Planner:
     def _aim(self, node: Node, target: _Target) -> bool:
         """Place a root at the target if that is safe, and what it is made from as well."""
         time = self.uses.time[node]
+        if not self.uses.layout[node].is_contiguous:
+            return False  # its views count on where its elements are
         if time < target.floor or (time == target.floor and not self._over_old(node, target)):
             return False
         self.home[node] = (target.slot, target.layout)

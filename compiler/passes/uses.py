@@ -35,6 +35,7 @@ class Uses:
         self.registers: set[Node] = set()
         self.views: set[Node] = set()
         self.reads: dict[Node, list[int]] = {}  # of roots
+        self._outputs = set(graph.outputs)
         self.results: set[Node] = set()  # roots of outputs
         self._find_views()
         self._find_reads(bound)
@@ -45,7 +46,7 @@ class Uses:
     def _find_views(self) -> None:
         for node in self.graph.nodes:
             self.root[node] = node
-            self.layout[node] = contiguous(static_shape(node.type.shape))
+            self.layout[node] = self._own_layout(node)
             self.reads[node] = []
             if self.is_leaf(node):
                 continue
@@ -59,6 +60,37 @@ class Uses:
                     self.root[node] = self.root[node.inputs[0]]
             if self._is_hidden(node):
                 self.hidden.add(node)
+
+    def _own_layout(self, node: Node) -> Layout:
+        """Row-major; where only a transpose of a product is read that keeps rows whole, that is.
+
+        So heads of attention are merged without a copy: [batch, head, row, column] is computed to
+        where [batch, row, head, column] has it, which a reshape takes as [batch, row, columns].
+        """
+        shape = static_shape(node.type.shape)
+        users = self.graph.users[node]
+        if self._is_product(node) and len(users) == 1 and users[0].op.name == "transpose":
+            (turned,) = users
+            read = (turned, *self.graph.users[turned])
+            order = turned.attributes["permutation"]
+            rows = order[-1] == len(order) - 1 and "transpose" in self.abilities.views
+            if rows and not self._outputs.intersection(read):
+                steps = contiguous(static_shape(turned.type.shape)).strides
+                strides = dict(zip(order, steps, strict=True))
+                return Layout(0, shape, tuple(strides[axis] for axis in range(len(shape))))
+        return contiguous(shape)
+
+    def _is_product(self, node: Node) -> bool:
+        """Whether a value is all that a product of matrices leaves."""
+        group = self.home_group.get(node)
+        return (
+            self.abilities.kernels
+            and self.abilities.strided
+            and group is not None
+            and group.outputs == (node,)
+            and node not in self._outputs
+            and any(member.op.name == "dot_general" for member in group.nodes)
+        )
 
     def _is_hidden(self, node: Node) -> bool:
         """Whether a value exists only inside of a kernel."""

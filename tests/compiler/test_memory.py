@@ -182,6 +182,21 @@ def test_a_sum_onto_a_state_is_written_in_place() -> None:
     assert [s.name for s in found.stores] == ["x"]
 
 
+def test_heads_are_merged_without_a_copy() -> None:
+    weights = b.input_("w", TensorType(F64, (2, 3, 5, 5)))
+    values = b.input_("v", TensorType(F64, (2, 3, 5, 8)))
+    heads = b.dot_general(weights, values, ((3,), (2,)), ((0, 1), (0, 1)))
+    merged = b.reshape(b.transpose(heads, (0, 2, 1, 3)), (2, 5, 24))
+    found = planned(Graph("g", (weights, values), (b.exp(merged),)), NATIVE)
+    assert found.places[heads].layout.strides == (120, 8, 24, 1)
+    assert found.places[merged].layout.is_contiguous
+    assert merged in found.views
+    # But not where it is read in two ways, or its rows would be torn.
+    for other in (b.reduce_sum(merged) + b.reduce_sum(heads), b.exp(b.transpose(heads, (0, 1, 3, 2)))):
+        found = planned(Graph("g", (weights, values), (other,)), NATIVE)
+        assert found.places[heads].layout.is_contiguous
+
+
 def test_states_that_swap_are_saved() -> None:
     found = state_plan(x=Y, y=X)
     assert [s.early for s in found.stores] == [True, True]
