@@ -38,12 +38,14 @@ def attend(graph: Graph, widest: int) -> tuple[Graph, Regions]:
     `widest` is the largest size of values that a kernel may have, 0 where there is no such kernel.
     The graph computes the same, but for rounding; its sizes must be known.
     """
+    if not widest:
+        return graph, ()
+    finder = _Finder(graph, widest)
     found: list[_Attention] = []
-    for node in graph.nodes if widest else ():
-        if node.op.name == "reduce_max":
-            attention = _Finder(graph, widest).attention(node)
-            if attention is not None and _order(graph, [*found, attention]) is not None:
-                found.append(attention)
+    for node in graph.nodes:
+        attention = finder.attention(node) if node.op.name == "reduce_max" else None
+        if attention is not None and _order(graph, [*found, attention]) is not None:
+            found.append(attention)
     return _rewritten(graph, found) if found else (graph, ())
 
 
@@ -148,6 +150,8 @@ class _Attention:
 
 
 class _Finder:
+    """Looks for attention from the maximum that its softmax takes."""
+
     def __init__(self, graph: Graph, widest: int) -> None:
         self.graph, self.widest = graph, widest
         self.results = set(graph.outputs)
@@ -169,15 +173,15 @@ class _Finder:
         if reached is None:
             return None
         pairs, sums, rows = reached
-        forward = [s for s in sums if s.over == last and self._weighs(s.pair, weights, pairs)]
+        forward = [s for s in sums if s.over == last and _weighs(s.pair, weights, pairs)]
         if len(forward) != 1 or not {top, total} <= rows.keys():
             return None
         others = [s for s in sums if s is not forward[0]]
         parts = [self._part(forward, (top, total))]
         parts += [
-            self._part(found, ())
+            self._part(some, ())
             for over in (last, last - 1)
-            if (found := [s for s in others if s.over == over])
+            if (some := [s for s in others if s.over == over])
         ]
         stand_in = {
             row: self._row_sum(row, forward[0], weights) for row in rows if row not in (top, total)
@@ -238,11 +242,6 @@ class _Finder:
                     return None
         return pairs, list(sums.values()), rows
 
-    def _weighs(self, pair: Node, weights: Node, pairs: Mapping[Node, None]) -> bool:
-        """Whether a value is the weights, or they times what does not follow from them."""
-        factors = list(_factors(pair))
-        return factors.count(weights) == 1 and all(f is weights or f not in pairs for f in factors)
-
     def _part(self, sums: Sequence[OuterProduct], rows: tuple[Node, ...]) -> _Part | None:
         inside = _inside([s.pair for s in sums])
         products = [node for node in inside if node.op.kind is Kind.CONTRACTION]
@@ -300,7 +299,14 @@ def _is_spread(node: Node, row: Node) -> bool:
     )
 
 
+def _weighs(pair: Node, weights: Node, pairs: Mapping[Node, None]) -> bool:
+    """Whether a value is the weights, or they times what does not follow from them."""
+    factors = list(_factors(pair))
+    return factors.count(weights) == 1 and all(f is weights or f not in pairs for f in factors)
+
+
 def _factors(node: Node) -> Iterator[Node]:
+    """What a value is the product of, element by element."""
     stack = [node]
     while stack:
         node = stack.pop()
