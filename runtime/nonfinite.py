@@ -2,20 +2,25 @@
 
 The step is run again from the state before it, operation by operation, by the reference. From the
 result that is wrong the search goes down, from each wrong value to a wrong operand, until it stands
-at an operation that made one out of finite numbers.
+at an operation that made one out of finite numbers. Where that is a loop, its turns are run one by
+one, and the search goes on in the body, in the first turn that gave a wrong value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from weft.compiler.errors import Note, RunError, Span
 from weft.compiler.evaluate import evaluate
 from weft.compiler.graph import Graph, Node, topological
+from weft.compiler.loops import Loop
 from weft.compiler.passes.decompose import inline_calls
+from weft.compiler.types import bind_dim, static_shape
+
+Array = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Origin:
     made: str
     operands: tuple[str, ...]
     backward: bool  # it belongs to a gradient or an update, not to the forward pass
+    turns: tuple[int, ...] = ()  # positions of the loops that it is in, the outer first
 
 
 def origin(
@@ -58,35 +64,94 @@ def origin(
     the input that has one already. None when every output is finite.
     """
     opened = inline_calls(graph, frozenset())
-    seen: dict[Node, _Seen] = {}
-
-    def observe(node: Node, value: np.ndarray) -> None:
-        if node.type.dtype.kind == "float":
-            seen[node] = _look(value)
-
-    used = {node.name: inputs[node.name] for node in opened.inputs}
-    evaluate(opened, used, {"batch": batch}, observe)
+    run = _Run(opened, {node.name: inputs[node.name] for node in opened.inputs}, {"batch": batch})
+    run.evaluate()
     outputs = opened.named_outputs
     forward = set(topological([outputs[name] for name in losses]))
     order = [*(outputs[name] for name in losses), *opened.outputs]
     given: Node | None = None
     for node in order:
-        if node in seen and seen[node].wrong:
-            found = _down(node, seen)
+        if node in run.seen and run.seen[node].wrong:
+            found = run.down(node)
             if found.op.name == "input":
                 given = given or found
                 continue
-            operands = tuple(str(seen[i]) for i in found.inputs if i in seen)
-            return Origin(found, seen[found].wrongness, operands, found not in forward)
-    return Origin(given, seen[given].wrongness, (), False) if given else None
+            culprit, turn, turns = _in_loops(run, found)
+            seen = turn.seen
+            operands = tuple(str(seen[i]) for i in culprit.inputs if i in seen)
+            return Origin(culprit, seen[culprit].wrongness, operands, found not in forward, turns)
+    return Origin(given, run.seen[given].wrongness, (), False) if given else None
 
 
-def _down(node: Node, seen: Mapping[Node, _Seen]) -> Node:
-    while True:
-        wrong = [i for i in node.inputs if i in seen and seen[i].wrong and not _constant(i)]
-        if not wrong:
-            return node
-        node = next((i for i in wrong if seen[i].nan), wrong[0])
+@dataclass(frozen=True)
+class _Run:
+    """A graph without calls, or a turn of a loop: what it is run on, and what was seen of it."""
+
+    graph: Graph
+    inputs: Mapping[str, np.ndarray]
+    sizes: Mapping[str, int]
+    innocent: frozenset[Node] = frozenset()  # values that are given, and are as they should be
+    seen: dict[Node, _Seen] = field(default_factory=dict)
+
+    def evaluate(self, keep: Container[Node] = ()) -> tuple[dict[str, Array], dict[Node, Array]]:
+        """The outputs by name, and the values of the nodes to keep."""
+        kept: dict[Node, Array] = {}
+
+        def observe(node: Node, value: Array) -> None:
+            if node.type.dtype.kind == "float":
+                self.seen[node] = _look(value)
+            if node in keep:
+                kept[node] = value
+
+        return evaluate(self.graph, self.inputs, self.sizes, observe), kept
+
+    def down(self, node: Node) -> Node:
+        """From a wrong value to the operation that made it, or to a wrong input."""
+        while True:
+            wrong = [
+                i
+                for i in node.inputs
+                if i in self.seen
+                and self.seen[i].wrong
+                and i not in self.innocent
+                and not _constant(i)
+            ]
+            if not wrong:
+                return node
+            node = next((i for i in wrong if self.seen[i].nan), wrong[0])
+
+
+def _in_loops(run: _Run, node: Node) -> tuple[Node, _Run, tuple[int, ...]]:
+    """The operation in the body of a loop that made its result wrong, and the turns it is in."""
+    turns: tuple[int, ...] = ()
+    while node.op.name == "scan":
+        found = _first_turn(run, node)
+        if found is None:  # wrong as it was given: there is nothing to say of the body
+            break
+        node, run, turn = found
+        turns = (*turns, turn)
+    return node, run, turns
+
+
+def _first_turn(run: _Run, scan: Node) -> tuple[Node, _Run, int] | None:
+    """The first turn whose body gives a value that is wrong as the loop's result is."""
+    loop, nan = Loop.of(scan), run.seen[scan].nan
+    _, values = run.evaluate(frozenset(scan.inputs))
+    carried = [values[i] for i in loop.start]
+    (length,) = static_shape((bind_dim(loop.length, run.sizes),))
+    for turn in reversed(range(length)) if loop.reverse else range(length):
+        now = [*carried, *(values[i][turn] for i in loop.steps), *(values[i] for i in loop.fixed)]
+        inputs = {n.name: np.asarray(v) for n, v in zip(loop.body.inputs, now, strict=True)}
+        inner = _Run(loop.body, inputs, run.sizes, frozenset(loop.body.inputs))
+        made, _ = inner.evaluate()
+        result = loop.body.outputs[scan.attributes["result"]]
+        for node in (result, *loop.body.outputs):
+            seen = inner.seen.get(node)
+            wrong = seen is not None and (seen.nan if nan else seen.wrong)
+            if wrong and node not in inner.innocent:
+                return inner.down(node), inner, turn
+        carried = list(made.values())[: len(carried)]
+    return None
 
 
 def _constant(node: Node) -> bool:
@@ -132,6 +197,10 @@ def failure(
     span: Span | None = found.node.span
     operands = ", ".join(found.operands)
     where = "in the gradient or the update of this, " if found.backward else ""
+    if found.turns:
+        several = "s" if len(found.turns) > 1 else ""
+        positions = " and ".join(map(str, found.turns))
+        where += f"at position{several} {positions} of the loop{several}, "
     notes = []
     if span is None:
         notes.append(Note("the operation belongs to no line of the spec"))

@@ -382,6 +382,53 @@ def test_a_loss_that_is_not_finite_names_its_line(
     assert told in (found.found or "")
 
 
+LOOPS = """
+fn cell(h) {
+  let room = h - 1
+  sqrt(room)
+}
+fn outer(h) {
+  let last, all = scan([], cell, start = h, length = 2)
+  last
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("loss", "line", "told"),
+    [
+        # 3, 1.41, 0.64: the third root is that of a negative number.
+        (
+            "mean(scan([], cell, start = 0 * out + 3, length = 5)[0])",
+            18,
+            "at position 2 of the loop, `sqrt` gave NaN from -0.35",
+        ),
+        (
+            "mean(scan([], outer, start = 0 * out + 3, length = 5)[0])",
+            18,
+            "at positions 1 and 0 of the loops, `sqrt` gave NaN from -0.35",
+        ),
+        # The root of 0, whose slope is not finite: the second turn from the last, going back.
+        (
+            "mean(scan([], cell, start = 0 * out + 2, length = 2)[0])",
+            18,
+            "in the gradient or the update of this, at position 1 of the loop,",
+        ),
+        # What the cell is given is wrong already: the line where it was made.
+        ("mean(scan([], cell, start = log(0 * out - 1), length = 5)[0])", 11, "`log` gave NaN"),
+    ],
+)
+def test_a_number_that_is_not_finite_in_a_loop_names_the_line_of_the_cell(
+    tmp_path: Path, loss: str, line: int, told: str
+) -> None:
+    text = BAD.format(loss=loss, init="glorot_uniform", rate="0.1") + LOOPS
+    with pytest.raises(RunError, match="is not finite at step 1") as error:
+        weft.load(text).train("numpy", out=tmp_path / "run")
+    found = error.value.diagnostic
+    assert found.span is not None
+    assert (found.span.line, told in (found.found or "")) == (line, True), found.render()
+
+
 def test_a_wrong_number_is_found_far_from_the_last_checkpoint(tmp_path: Path) -> None:
     """The step is found again by running the steps since a copy of the state once more."""
     text = BAD.format(loss="mean(out^2)", init="glorot_uniform", rate="sudden(1e-3)")
