@@ -74,6 +74,7 @@ KINDS: Mapping[str, tuple[str, Test]] = {
     "dim": ("a dimension", _is_dim),
     "dims": _SEVERAL,
     "dtype": ("an element type", lambda value: type(value) is DType),
+    "factors": ('"tf32"', lambda value: value == "tf32"),
     "gradient": ("a graph or none", lambda value: value is None or isinstance(value, Graph)),
     "groups": _INT,
     "high": _SIZES,
@@ -106,10 +107,11 @@ KINDS: Mapping[str, tuple[str, Test]] = {
 
 def attribute_fault(op: Op, attributes: Mapping[str, Any]) -> str | None:
     """What is wrong with the kinds of an op's attributes, as a sentence; None when all is well."""
-    if tuple(attributes) != op.attributes:
+    known = (*op.attributes, *(name for name in op.optional if name in attributes))
+    if tuple(attributes) != known:
         if missing := [name for name in op.attributes if name not in attributes]:
             return f"`{op.name}` needs attribute `{missing[0]}`"
-        if unknown := [name for name in attributes if name not in op.attributes]:
+        if unknown := [name for name in attributes if name not in known]:
             return f"`{op.name}` has no attribute `{unknown[0]}`"
         return f"the attributes of `{op.name}` are out of order"
     for name, value in attributes.items():

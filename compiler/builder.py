@@ -7,6 +7,7 @@ checks. Arithmetic on nodes (`x * y + 1`) is defined on `Node` itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from weft.compiler.graph import Node, Number, Operand, binary, full, make
 from weft.compiler.types import I64, Dim, DType, Shape, SymDim, TensorType
@@ -172,6 +173,7 @@ def dot_general(
     rhs: Node,
     contract: tuple[Sequence[int], Sequence[int]],
     batch: tuple[Sequence[int], Sequence[int]] = ((), ()),
+    factors: str | None = None,
 ) -> Node:
     return make(
         "dot_general",
@@ -179,7 +181,12 @@ def dot_general(
         rhs,
         contract=(tuple(contract[0]), tuple(contract[1])),
         batch=(tuple(batch[0]), tuple(batch[1])),
+        **_given(factors),
     )
+
+
+def _given(factors: str | None) -> dict[str, Any]:
+    return {} if factors is None else {"factors": factors}
 
 
 def matmul(lhs: Node, rhs: Node) -> Node:
@@ -196,6 +203,7 @@ def conv(
     lhs_dilation: Sequence[int] | None = None,
     rhs_dilation: Sequence[int] | None = None,
     groups: int = 1,
+    factors: str | None = None,
 ) -> Node:
     rank = len(strides)
     return make(
@@ -207,6 +215,7 @@ def conv(
         lhs_dilation=tuple(lhs_dilation or (1,) * rank),
         rhs_dilation=tuple(rhs_dilation or (1,) * rank),
         groups=groups,
+        **_given(factors),
     )
 
 

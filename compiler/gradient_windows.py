@@ -40,14 +40,16 @@ def _dot_general(ct: Node, node: Node, lhs: Node, rhs: Node) -> Cotangents:
         _Side(x, node.attributes["contract"][i], node.attributes["batch"][i])
         for i, x in enumerate((lhs, rhs))
     )
-    middle = len(left.batch) + len(left.free)
+    middle, factors = len(left.batch) + len(left.free), node.attributes.get("factors")
     return (
-        _product_toward(ct, left, right, list(range(middle, ct.type.rank))),
-        _product_toward(ct, right, left, list(range(len(left.batch), middle))),
+        _product_toward(ct, left, right, list(range(middle, ct.type.rank)), factors),
+        _product_toward(ct, right, left, list(range(len(left.batch), middle)), factors),
     )
 
 
-def _product_toward(ct: Node, target: _Side, other: _Side, shared: list[int]) -> Node:
+def _product_toward(
+    ct: Node, target: _Side, other: _Side, shared: list[int], factors: str | None
+) -> Node:
     """`ct` times the other operand over the `shared` axes of `ct`, which are free in `other`."""
     lead = list(range(len(other.batch)))
     summed = [target.contract[other.contract.index(i)] for i in sorted(other.contract)]
@@ -55,10 +57,11 @@ def _product_toward(ct: Node, target: _Side, other: _Side, shared: list[int]) ->
     other_first = [*target.batch, *summed, *target.free]
     if other_first == sorted(other_first) != ct_first:  # spares a transposition
         axes = other_first
-        product = b.dot_general(other.node, ct, (other.free, shared), (other.batch, lead))
+        sides = (other.free, shared), (other.batch, lead)
+        product = b.dot_general(other.node, ct, *sides, factors)
     else:
         axes = ct_first
-        product = b.dot_general(ct, other.node, (shared, other.free), (lead, other.batch))
+        product = b.dot_general(ct, other.node, (shared, other.free), (lead, other.batch), factors)
     return b.transpose(product, [axes.index(i) for i in range(len(axes))])
 
 
@@ -91,6 +94,7 @@ def _conv_to_x(ct: Node, attributes: Attributes, x: Node, kernel: Node) -> Node:
         lhs_dilation=strides,
         rhs_dilation=attributes["rhs_dilation"],
         groups=groups,
+        factors=attributes.get("factors"),
     )
 
 
@@ -113,6 +117,7 @@ def _conv_to_kernel(ct: Node, attributes: Attributes, x: Node, kernel: Node) -> 
         lhs_dilation=attributes["lhs_dilation"],
         rhs_dilation=strides,
         groups=groups,
+        factors=attributes.get("factors"),
     )
     return b.swap_axes(result, 0, 1)
 

@@ -112,9 +112,10 @@ def make(op: str, *inputs: Node, span: Span | None = None, **attributes: Any) ->
     if row.arity is not None and len(inputs) != row.arity:
         raise TypeError(f"{op} takes {row.arity} operands, got {len(inputs)}")
     if tuple(attributes) != row.attributes:
-        if attributes.keys() != set(row.attributes):
-            raise TypeError(f"{op} has attributes {row.attributes}, got {tuple(attributes)}")
-        attributes = {k: attributes[k] for k in row.attributes}
+        names = (*row.attributes, *(k for k in row.optional if k in attributes))
+        if attributes.keys() != set(names):
+            raise TypeError(f"{op} has attributes {names}, got {tuple(attributes)}")
+        attributes = {k: attributes[k] for k in names}
     type = row.infer(*[i.type for i in inputs], **attributes)
     frozen = MappingProxyType(attributes) if attributes else _NO_ATTRIBUTES
     return Node(row, inputs, frozen, type, span)

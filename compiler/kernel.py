@@ -239,7 +239,8 @@ class Matrix:
 class Product:
     """`out[b, m, n] = sum over s and k of lhs[b, s, m, k] * rhs[b, s, k, n]`, then an epilogue.
 
-    The epilogue's stage runs over (batch axes..., m, n); `Result(0)` is the product's element.
+    The epilogue's stage runs over (batch axes..., m, n); `Result(0)` is the product's element. With
+    `tf32`, factors may be rounded to that.
     """
 
     ports: tuple[Port, ...]
@@ -250,6 +251,7 @@ class Product:
     epilogue: Stage
     nodes: tuple[Node, ...]
     sums: tuple[int, ...] = ()
+    tf32: bool = False
 
 
 @dataclass(frozen=True)

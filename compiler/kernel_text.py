@@ -88,7 +88,8 @@ class _Printer:
             case Product():
                 a, b, (m, n, k) = kernel.lhs, kernel.rhs, kernel.sizes
                 sums = f" sums {list(kernel.sums)}" if kernel.sums else ""
-                self.line(1, f"batch {list(kernel.batch)} m {m} n {n} k {k}{sums}")
+                factors = " factors tf32" if kernel.tf32 else ""
+                self.line(1, f"batch {list(kernel.batch)} m {m} n {n} k {k}{sums}{factors}")
                 for name, matrix in (("lhs", a), ("rhs", b)):
                     self.matrix(name, matrix)
                 self.stage(kernel.epilogue)

@@ -65,10 +65,12 @@ def cast(x: Array, *, dtype: DType) -> Array:
 
 
 def constant(*, value: Any, dtype: DType, shape: Shape) -> Array:
+    """A number beyond the range of a float is infinite."""
     sizes = static_shape(shape)
-    if isinstance(value, tuple):
-        return np.array(value, dtype.numpy).reshape(sizes)
-    return np.full(sizes, value, dtype.numpy)
+    with np.errstate(over="ignore"):
+        if isinstance(value, tuple):
+            return np.array(value, dtype.numpy).reshape(sizes)
+        return np.full(sizes, value, dtype.numpy)
 
 
 def iota(*, dtype: DType, shape: Shape, axis: int) -> Array:
@@ -161,7 +163,10 @@ def cumsum(x: Array, *, axis: int, reverse: bool) -> Array:
 # -- contractions and windows ---------------------------------------------------------------------
 
 
-def dot_general(lhs: Array, rhs: Array, *, contract: Any, batch: Any) -> Array:
+def dot_general(
+    lhs: Array, rhs: Array, *, contract: Any, batch: Any, factors: str | None = None
+) -> Array:
+    """With full factors: to round them is allowed, and never asked."""
     free_l = [i for i in range(lhs.ndim) if i not in contract[0] and i not in batch[0]]
     free_r = [i for i in range(rhs.ndim) if i not in contract[1] and i not in batch[1]]
     outer, inner = _sizes(lhs, batch[0]), prod(_sizes(lhs, contract[0]))
@@ -215,6 +220,7 @@ def conv(
     lhs_dilation: Any,
     rhs_dilation: Any,
     groups: int,
+    factors: str | None = None,
 ) -> Array:
     """`out[n, o, p] = sum of x[n, c, p * stride + k * dilation - low] kernel[o, c, k]` over c, k.
 

@@ -45,6 +45,7 @@ class Op:
     infer: t.Rule
     kind: Kind
     evaluate: Callable[..., np.ndarray] | None
+    optional: tuple[str, ...] = ()  # attributes that come last, where they are there
 
     def __repr__(self) -> str:
         return self.name
@@ -57,8 +58,9 @@ def _row(
     kind: Kind,
     evaluate: Callable[..., Any] | None,
     *attributes: str,
+    optional: tuple[str, ...] = (),
 ) -> Op:
-    return Op(name, arity, attributes, infer, kind, evaluate)
+    return Op(name, arity, attributes, infer, kind, evaluate, optional)
 
 
 def _elementwise(name: str, arity: int, infer: t.Rule, evaluate: Callable[..., Any]) -> Op:
@@ -134,11 +136,12 @@ _ROWS = (
     _row("arg_min", 1, t.arg_reduction, Kind.REDUCTION, m.arg_min, "axis"),
     # Contractions and windows.
     _row(
-        "dot_general", 2, windows.dot_general, Kind.CONTRACTION, m.dot_general, "contract", "batch"
+        "dot_general", 2, windows.dot_general, Kind.CONTRACTION, m.dot_general,
+        "contract", "batch", optional=("factors",),
     ),
     _row(
         "conv", 2, windows.conv, Kind.CONTRACTION, m.conv,
-        "strides", "padding", "lhs_dilation", "rhs_dilation", "groups",
+        "strides", "padding", "lhs_dilation", "rhs_dilation", "groups", optional=("factors",),
     ),
     _row("reduce_window", 1, windows.reduce_window, Kind.WINDOW, m.reduce_window, *_WINDOW),
     _row(

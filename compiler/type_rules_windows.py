@@ -16,9 +16,14 @@ def dot_general(
     *,
     contract: tuple[tuple[int, ...], tuple[int, ...]],
     batch: tuple[tuple[int, ...], tuple[int, ...]],
+    factors: str | None = None,
 ) -> TensorType:
-    """Result axes: batch axes, then the free axes of `lhs`, then those of `rhs`."""
+    """Result axes: batch axes, then the free axes of `lhs`, then those of `rhs`.
+
+    With the factors `tf32`, a backend may round f32 factors to 10 bits after the point.
+    """
     check_numbers(lhs)
+    _check_factors(lhs, factors)
     if lhs.dtype != rhs.dtype:
         raise TypeRuleError(f"element types differ: {lhs} and {rhs}")
     for side, pair in (("contracting", contract), ("batch", batch)):
@@ -41,6 +46,11 @@ def dot_general(
         if i not in c and i not in b
     ]
     return lhs.with_shape((*(lhs.shape[i] for i in batch[0]), *free))
+
+
+def _check_factors(x: TensorType, factors: str | None) -> None:
+    if factors is not None and x.dtype.name != "f32":
+        raise TypeRuleError(f"only factors of f32 can be rounded to {factors}, got {x}")
 
 
 def window_size(size: Dim, window: Dim, stride: int, low: Dim, high: Dim, dilation: int) -> Dim:
@@ -68,6 +78,7 @@ def conv(
     lhs_dilation: tuple[int, ...],
     rhs_dilation: tuple[int, ...],
     groups: int,
+    factors: str | None = None,
 ) -> TensorType:
     """Cross-correlation of `x[N, C, ...]` with `kernel[O, C / groups, ...]`.
 
@@ -75,6 +86,7 @@ def conv(
     """
     rank = len(strides)
     check_numbers(x)
+    _check_factors(x, factors)
     _positive("strides", strides)
     _positive("dilations", (*lhs_dilation, *rhs_dilation))
     _positive("groups", (groups,))

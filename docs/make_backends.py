@@ -58,8 +58,8 @@ This page is written by `python docs/make_backends.py`.
 - **onnx** is export; a cell names the operators.
 
 "no work" is what costs nothing when the step runs: another view of the same memory, or a value
-that was there before. All backends compute in `f32` and `f64`. In the 16-bit floats of
-`precision = bf16` and `f16` compute `numpy` and ONNX models; `--backend auto` knows.
+that was there before. All backends compute in `f32` and `f64`; in the 16-bit floats of
+`precision = bf16` and `f16`, `numpy`, `cupy` and ONNX models do, so `auto` is one of them then.
 
 ## The CuPy backend
 
@@ -81,7 +81,12 @@ stays on the GPU; the whole step is one CUDA graph; the next batch is copied whi
 Neighbouring kernels over the same rows become one (a softmax, a layer normalisation). No result
 depends on the order in which threads run, and none on the GPU's size: sums are cut and joined by
 the sizes of the graph alone. Functions are those of CUDA's mathematics, without fast variants;
-`backends/cupy/prelude.cuh` states their errors. Products are in full `f32`, never in TF32.
+`backends/cupy/prelude.cuh` states their errors.
+
+Floats of 16 bits are in memory only: kernels compute in `f32` registers and round each result, as
+the reference does, whatever is fused. Tiles and folds add up in `f32`; so does cuBLAS.
+Products are in full `f32`, but for `precision = tf32`: then the calls of cuBLAS that say so in
+`--emit cuda` round their factors, each for itself, and convolutions do not.
 
 Attention, `softmax(q k^T) v` with whatever scales and masks the scores, is three kernels in a
 training step (`compiler/passes/attention.py`): one for the result, one for the gradient of queries,

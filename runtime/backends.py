@@ -75,7 +75,7 @@ def _no_gpu() -> str | None:
 
 # The fastest comes first; the last one runs everywhere.
 BACKENDS: Mapping[str, Entry] = {
-    "cupy": Entry(_cupy, ("cupy",), "cuda", _no_gpu, _cupy_shown, narrow=False),
+    "cupy": Entry(_cupy, ("cupy",), "cuda", _no_gpu, _cupy_shown),
     "tvm": Entry(_tvm, ("tvm",), "tvm", narrow=False),
     "numpy": Entry(_numpy),
 }

@@ -40,7 +40,7 @@ class _Attention:
     def __init__(self, attention: Attention) -> None:
         self.a = attention
         self.dtype = attention.outer[0].value.dtype
-        self.type = scalar.type_name(self.dtype)
+        self.type = scalar.computed_name(self.dtype)
         self.rows, self.columns = attention.rows.extent, attention.columns.extent
         matrices = prod(axis.extent for axis in attention.batch)
         enough = max(self.rows, self.columns) > SMALL and (
@@ -152,7 +152,8 @@ class _Attention:
             for step, axis in zip(matrix.batch, self.a.batch, strict=True)
             if step
         ]
-        start = code.let(f"{self.type}* const", " + ".join([port, *parts]), "start")
+        kept = scalar.type_name(self.a.ports[matrix.port].dtype)
+        start = code.let(f"{kept}* const", " + ".join([port, *parts]), "start")
         wide = "" if code.index_type == "int" else f"({code.index_type})"
         return lambda row, column: (
             f"{start}[{wide}{matrix.row} * {row} + {wide}{matrix.column} * {column}]"

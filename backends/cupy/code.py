@@ -46,7 +46,8 @@ class Gemm:
     """`out[i] = lhs[i] @ rhs[i]` for `count` matrices, by the vendor's library.
 
     A matrix is where its port says, and `batch` elements after the one before; element (row,
-    column) is `row * r + column * c` elements further, where one of the two is 1.
+    column) is `row * r + column * c` elements further, where one of the two is 1. With `tf32` the
+    library may round factors to that; else it may not.
     """
 
     ports: tuple[Port, Port, Port]  # lhs, rhs, out
@@ -54,10 +55,17 @@ class Gemm:
     sizes: tuple[int, int, int]  # m, n, k
     batch: tuple[int, int, int]
     steps: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    tf32: bool = False
 
     @property
     def dtype(self) -> DType:
-        return self.ports[2].dtype
+        """Of the factors. The result has this type, or is the f32 in which products are summed."""
+        return self.ports[0].dtype
+
+    def __str__(self) -> str:
+        m, n, k = self.sizes
+        factors = "factors rounded to TF32" if self.tf32 else f"factors in {self.dtype}"
+        return f"cuBLAS: {self.count} of {m} x {k} by {k} x {n}, {factors}"
 
 
 Call = Launch | Gemm

@@ -16,6 +16,7 @@ from weft.backends.cupy.points import index_type, spread
 from weft.backends.cupy.tiling import Sum, print_tiles
 from weft.compiler.index import Axis, along, flat
 from weft.compiler.kernel import Bound, Convolution, Guard, Literal, Load, View
+from weft.compiler.passes.elements import wide
 
 
 def print_convolution(convolution: Convolution, aligned: frozenset[int]) -> list[Launch]:
@@ -39,7 +40,7 @@ def _sum(c: Convolution) -> Sum:
     place = flat([along(a) for a in (channel, image, y, x)], (images * area, area, width, 1))
     return Sum(
         c.ports,
-        c.ports[c.x.port].dtype,
+        wide(c.ports[c.x.port].dtype),
         c.groups,
         (outputs, images * area, depth),
         _weight(c, type, outputs),

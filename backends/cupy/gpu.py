@@ -20,6 +20,7 @@ import numpy as np
 from weft.backends.cupy.code import Gemm
 from weft.backends.cupy.device import Memory, Replay, Span, Waiting
 from weft.compiler.errors import RunError
+from weft.compiler.types import BF16, F16, F32, F64
 
 OPTIONS = ("--std=c++17", "--diag-suppress=177")
 PLACES = 2  # where batches wait
@@ -124,14 +125,22 @@ class Gpu:
             batch = [batch[1], batch[0], batch[2]]
         left, left_step = _library(steps[0], k, cublas)
         right, right_step = _library(steps[1], n, cublas)
-        wide = gemm.dtype.bits == 64
-        one, zero = (np.array(x, gemm.dtype.numpy) for x in (1, 0))
-        type = self.cupy.cuda.runtime.CUDA_R_64F if wide else self.cupy.cuda.runtime.CUDA_R_32F
-        compute = cublas.CUBLAS_COMPUTE_64F if wide else cublas.CUBLAS_COMPUTE_32F
+        runtime, double = self.cupy.cuda.runtime, gemm.dtype == F64
+        types = {
+            F16: runtime.CUDA_R_16F,
+            BF16: runtime.CUDA_R_16BF,
+            F32: runtime.CUDA_R_32F,
+            F64: runtime.CUDA_R_64F,
+        }
+        type, kept = types[gemm.dtype], types[gemm.ports[2].dtype]
+        compute = cublas.CUBLAS_COMPUTE_64F if double else cublas.CUBLAS_COMPUTE_32F
+        if gemm.tf32:  # of this call alone, whatever the mode of the library is
+            compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32
+        one, zero = (np.array(x, np.float64 if double else np.float32) for x in (1, 0))
         cublas.gemmStridedBatchedEx(
             handle, right, left, n, m, k, one.ctypes.data,
             rhs, type, right_step, batch[1], lhs, type, left_step, batch[0], zero.ctypes.data,
-            out, type, max(n, steps[2][0]), batch[2], gemm.count, compute,
+            out, kept, max(n, steps[2][0]), batch[2], gemm.count, compute,
             cublas.CUBLAS_GEMM_DEFAULT,
         )  # fmt: skip
 

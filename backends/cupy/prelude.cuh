@@ -9,6 +9,45 @@
 
 #define DEVICE __device__ __forceinline__
 
+// -- floats of 16 bits ----------------------------------------------------------------------------
+
+// They are kept in memory and computed as `float`. What becomes one is rounded to the nearest, of
+// two as near to the even one; a NaN stays one.
+#ifdef __CUDA_ARCH__
+DEVICE unsigned short half_bits(float x) {
+    unsigned short bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+DEVICE float half_value(unsigned short bits) {
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+    return x;
+}
+#endif
+
+struct f16 {
+    unsigned short bits;
+    f16() = default;
+    DEVICE f16(float x) : bits(half_bits(x)) {}
+    DEVICE operator float() const { return half_value(bits); }
+};
+
+struct bf16 {
+    unsigned short bits;
+    bf16() = default;
+    DEVICE bf16(float x) {
+        const unsigned word = unsigned(__float_as_int(x));
+        const bool odd = (word & 0x7fffffffu) > 0x7f800000u;
+        bits = (unsigned short)(odd ? word >> 16 | 0x40 : (word + 0x7fff + (word >> 16 & 1)) >> 16);
+    }
+    DEVICE operator float() const { return __int_as_float(int(unsigned(bits) << 16)); }
+};
+
+template <class T> constexpr bool is_narrow = false;
+template <> constexpr bool is_narrow<f16> = true;
+template <> constexpr bool is_narrow<bf16> = true;
+
 template <class T> struct Type;
 #define WEFT_TYPE(T, W, REAL, SIGNED)            \
     template <> struct Type<T> {                 \
@@ -181,7 +220,11 @@ template <class F> DEVICE long long to_long(F x) {
 // smallest number, shorter types the low bits of that i32, u32 those of the i64, and u64 starts
 // i64 again at 2^63.
 template <class To, class From> DEVICE To cast(From x) {
-    if constexpr (same<To, bool>) {
+    if constexpr (is_narrow<From>) {
+        return cast<To>(float(x));
+    } else if constexpr (is_narrow<To>) {
+        return To(float(x));
+    } else if constexpr (same<To, bool>) {
         return x != From(0);
     } else if constexpr (Type<From>::real && !Type<To>::real) {
         if constexpr (sizeof(To) == 8 && !Type<To>::has_sign) {

@@ -14,7 +14,8 @@ from weft.backends.cupy.emit import Emitter, Namer
 from weft.backends.cupy.points import index_type, print_points, spread
 from weft.backends.cupy.tiling import Sum, print_tiles
 from weft.compiler.index import Axis, along, flat
-from weft.compiler.kernel import Load, Matrix, Port, Product, Result, resolved
+from weft.compiler.kernel import Apply, Load, Matrix, Port, Product, Result, Scalar, resolved
+from weft.compiler.passes.elements import wide
 from weft.compiler.passes.views import contiguous
 
 LIBRARY_WORK = 1 << 24  # multiplications from which the library is called
@@ -40,7 +41,7 @@ def _sum(product: Product) -> Sum:
     at = [(axis, _number(outer, i)) for i, axis in enumerate(outer)]
     return Sum(
         product.ports,
-        product.ports[product.lhs.port].dtype,
+        wide(product.ports[product.lhs.port].dtype),
         prod(product.batch),
         (m, n, prod(product.sums) * k),
         _element(product, product.lhs, outer, type, "m", "k"),
@@ -98,7 +99,7 @@ def _reach(product: Product) -> int:
 
 def _by_library(product: Product, aligned: frozenset[int]) -> list[Call]:
     """The library's call and the epilogue; nothing where the batch is no run of matrices."""
-    (m, n, _), dtype = product.sizes, product.ports[product.lhs.port].dtype
+    (m, n, _), dtype = product.sizes, wide(product.ports[product.lhs.port].dtype)
     batches = [_one(product.batch, matrix.batch) for matrix in (product.lhs, product.rhs)]
     if None in batches:
         return []
@@ -110,11 +111,11 @@ def _by_library(product: Product, aligned: frozenset[int]) -> list[Call]:
     if direct is not None:
         out, batch, step = direct
         ports, jumps = (left, right, out), (lhs, rhs, batch)
-        return [Gemm(ports, count, product.sizes, jumps, (first, second, step))]
+        steps = (first, second, step)
+        return [Gemm(ports, count, product.sizes, jumps, steps, product.tf32)]
     kept = scratch("product", dtype, count * m * n)
-    gemm = Gemm(
-        (left, right, kept), count, product.sizes, (lhs, rhs, m * n), (first, second, (n, 1))
-    )
+    jumps, steps = (lhs, rhs, m * n), (first, second, (n, 1))
+    gemm = Gemm((left, right, kept), count, product.sizes, jumps, steps, product.tf32)
     axes = product.epilogue.axes
     shape = tuple(a.extent for a in axes)
     port = len(product.ports)
@@ -130,7 +131,7 @@ def _direct(product: Product) -> tuple[Port, int, tuple[int, int]] | None:
         return None
     (store,) = product.epilogue.stores
     factors = [store.index.factor(axis) for axis in product.epilogue.axes]
-    if not isinstance(store.value, Result) or None in factors or store.index.constant:
+    if not _is_product(store.value) or None in factors or store.index.constant:
         return None
     known = [int(factor or 0) for factor in factors]
     used = sum(1 for axis in product.epilogue.axes if store.index.factor(axis))
@@ -142,6 +143,13 @@ def _direct(product: Product) -> tuple[Port, int, tuple[int, int]] | None:
     if used != len(store.index.terms) or batch is None or not (by_row or by_column):
         return None
     return product.ports[store.port], batch, (row, column)
+
+
+def _is_product(value: Scalar) -> bool:
+    """The product's element as it is, or rounded, which the library does too."""
+    if isinstance(value, Apply) and value.op == "cast" and value.dtype.is_narrow:
+        (value,) = value.parts
+    return isinstance(value, Result)
 
 
 def _one(shape: tuple[int, ...], strides: tuple[int, ...]) -> int | None:

@@ -89,7 +89,10 @@ class Program:
         lines = [f"// {len(list(self.runs))} calls a step, {len(self.functions)} functions\n"]
         for kernel, runs in self.kernels_run:
             for run in runs:
-                if not isinstance(run.call, Launch) or run.call.function.name in known:
+                if not isinstance(run.call, Launch):
+                    lines.append(f"// {run.call}\n")
+                    continue
+                if run.call.function.name in known:
                     continue
                 known.add(run.call.function.name)
                 work = " ".join(node.op.name for node in kernel.nodes)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from weft.compiler.errors import RunError
-from weft.compiler.types import DType
+from weft.compiler.passes.elements import wide
+from weft.compiler.types import F32, DType
 
 TYPES = {
     "bool": "bool",
@@ -21,6 +21,8 @@ TYPES = {
     "u32": "unsigned",
     "i64": "long long",
     "u64": "unsigned long long",
+    "f16": "f16",
+    "bf16": "bf16",
     "f32": "float",
     "f64": "double",
 }
@@ -63,14 +65,13 @@ def apply(op: str, operands: Sequence[str], dtype: DType) -> str:
 
 
 def type_name(dtype: DType) -> str:
-    """The C++ type of an element; a RunError for those that the backend lacks."""
-    if dtype.name not in TYPES:
-        raise RunError(
-            "the cupy backend computes in f32 and f64",
-            found=f"`{dtype}`",
-            hint="train with `precision = f32`",
-        )
+    """The C++ type of an element in memory."""
     return TYPES[dtype.name]
+
+
+def computed_name(dtype: DType) -> str:
+    """The C++ type in which elements are computed."""
+    return type_name(wide(dtype))
 
 
 def literal(value: float, dtype: DType) -> str:
@@ -80,6 +81,8 @@ def literal(value: float, dtype: DType) -> str:
         number = np.full((), value, dtype.numpy)[()]
     if dtype.kind == "bool":
         return "true" if number else "false"
+    if dtype.is_narrow:
+        return f"{name}({literal(float(number), F32)})"
     if dtype.kind == "float":
         if np.isnan(number):
             return f"op::not_a_number<{name}>()"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from weft.backends.cupy import scalar
 from weft.backends.cupy.code import THREADS, Launch, launch, scratch, stacked
 from weft.backends.cupy.views import Body
 from weft.compiler.index import Index
@@ -27,7 +28,8 @@ LOT, DIGITS = 1_024, 256  # of `scattering.cuh`
 def print_scatter_add(special: Special) -> list[Launch]:
     made = _Scatter(special)
     many = made.count > MANY
-    if made.width < NARROW and not (many and prod(made.batch) * made.width < BUSY):
+    narrow = made.width < NARROW and not (many and prod(made.batch) * made.width < BUSY)
+    if narrow and made.in_memory:
         return made.by_columns()
     return made.sorted() if many else made.by_updates()
 
@@ -41,6 +43,9 @@ class _Scatter:
         self.batch, self.rows, self.trailing = shape[:lead], shape[lead], shape[lead + 1 :]
         self.points = self.indices.shape[lead:]
         self.count, self.width = prod(self.points), prod(self.trailing)
+        # A sum that is put down now and then is rounded as often.
+        dtype = special.ports[self.out.port].dtype
+        self.in_memory, self.kept = not dtype.is_narrow, scalar.type_name(dtype)
 
     def by_columns(self) -> list[Launch]:
         body = Body(self.special)
@@ -138,7 +143,7 @@ class _Scatter:
 
         body.function("row_of = [&](int p)", row_of)
         body.function(f"value_of = [&](int p, {where}) -> {type}", value_of)
-        body.function(f"target = [&](int row, {where}) -> {type}&", target)
+        body.function(f"target = [&](int row, {where}) -> {self.kept}&", target)
 
     def _sums(self, body: Body, chunks: int, row: str, place: str = "") -> None:
         """Sums of a few columns in each lane; `row` and `place` make numbers of what is given."""

@@ -15,6 +15,7 @@ from weft.backends.cupy.code import THREADS, Launch, scratch, stacked
 from weft.backends.cupy.scattering import print_scatter_add
 from weft.backends.cupy.views import Body
 from weft.compiler.kernel import Port, Special
+from weft.compiler.passes.elements import wide
 from weft.compiler.types import I32
 
 SHARED = 32_768  # bytes in which a block sorts a row
@@ -72,7 +73,7 @@ def print_top_k(special: Special) -> list[Launch]:
 def _sorted(special: Special, axis: int, descending: bool) -> list[Launch]:
     x, out = special.views
     count, wanted, body = x.shape[axis], out.shape[axis], Body(special)
-    dtype, type, line = special.ports[x.port].dtype, body.element(x), body.line
+    dtype, type, line = wide(special.ports[x.port].dtype), body.element(x), body.line
     others = x.shape[:axis] + x.shape[axis + 1 :]
     rows, room = prod(others), 1 << (count - 1).bit_length()
     inside = room * (dtype.bytes + 4) <= SHARED

@@ -25,8 +25,8 @@ class Body:
         self.code.line(words)
 
     def element(self, view: View) -> str:
-        """The C++ type of a view's elements."""
-        return scalar.type_name(self.special.ports[view.port].dtype)
+        """The C++ type in which a view's elements are computed."""
+        return scalar.computed_name(self.special.ports[view.port].dtype)
 
     def spread(self, number: str, shape: Sequence[int]) -> list[Index]:
         """The indices of a point, for its number."""

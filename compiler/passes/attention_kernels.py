@@ -23,7 +23,7 @@ from weft.compiler.kernel import (
 )
 from weft.compiler.ops import Kind
 from weft.compiler.passes.attention import OuterProduct, inner_product, outer_product
-from weft.compiler.passes.elements import Elements, axes_of, shape_of
+from weft.compiler.passes.elements import Elements, axes_of, shape_of, summed, wide, widened
 from weft.compiler.pattern import number_of
 
 
@@ -42,7 +42,7 @@ class _Part:
         *batch, queries, keys = axes_of(shape_of(self.inner[0]))
         self.batch, self.queries, self.keys = tuple(batch), queries, keys
         self.at = tuple(along(axis) for axis in (*batch, queries, keys))
-        self.dtype = self.inner[0].type.dtype
+        self.dtype = wide(self.inner[0].type.dtype)
 
     def kernel(self) -> Attention:
         e, last = self.e, len(self.batch) + 1
@@ -70,18 +70,19 @@ class _Part:
 
     def _softmax(self, weights: _Weights, number: int) -> Softmax:
         """The softmax, with three results from `number` on, which stand for it from now on."""
-        e, score = self.e, self.e.value(weights.score, self.at)
+        e, score = self.e, widened(self.e.value(weights.score, self.at))
         maximum, total, weight = range(number, number + 3)
         stores = []
         for node, result in ((weights.maximum, maximum), (weights.total, total)):
-            e.results[node] = Result(self.dtype, result)
+            e.results[node] = summed(node, result)
             if node in self.outputs:
                 stores.append(e.store(node, self.at[:-1]))
-        e.results[weights.node] = Result(self.dtype, weight)
+        e.results[weights.node] = summed(weights.node, weight)
         return Softmax(score, maximum, total, weight, tuple(stores))
 
     def _outer(self, found: OuterProduct, rows: Axis, number: int) -> Outer:
-        value, place = self.e.value(found.pair, self.at), self.e.plan.places[found.factor]
+        value = widened(self.e.value(found.pair, self.at))
+        place = self.e.plan.places[found.factor]
         steps, axis = place.layout.strides, Axis(found.width)
         batch = tuple(steps[i] for i in found.batch)
         matrix = Matrix(self.e.port(place), batch, steps[found.along], steps[found.free])
@@ -92,7 +93,7 @@ class _Part:
         """A product of the pair; its result stands for it from now on."""
         e, found = self.e, inner_product(self.inner[number])
         assert found is not None
-        e.results[found.node] = Result(self.dtype, number)
+        e.results[found.node] = summed(found.node, number)
         sides = []
         for side, operand in enumerate(found.node.inputs):
             place = e.plan.places[operand]
@@ -111,7 +112,7 @@ class _Part:
             node = next(n for n in self.outputs if node in n.inputs)
             at = tuple(at[i] for i in node.attributes["permutation"])
         port, index = self.e.address(self.e.plan.places[node], at)
-        return Store(port, index, Result(self.dtype, number))
+        return Store(port, index, summed(node, number))
 
     def _hidden(self, weights: _Weights, softmax: Softmax | None) -> Hidden | None:
         """Which pairs are masked for where they are: `a` is a number where the mask says no."""
@@ -128,11 +129,11 @@ class _Part:
         if not gaps:
             return None
         top: Scalar = (
-            self.e.value(weights.spread, self.at)
+            widened(self.e.value(weights.spread, self.at))
             if softmax is None
             else Result(self.dtype, softmax.maximum)
         )
-        less = Apply(self.dtype, "subtract", (fill, top))
+        less = Apply(self.dtype, "subtract", (widened(fill), top))
         return Hidden(gaps, self.queries, Apply(self.dtype, "exp", (less,)))
 
 

@@ -18,12 +18,19 @@ from weft.compiler.kernel import (
     Literal,
     Matrix,
     Product,
-    Result,
     Scalar,
     Stage,
 )
 from weft.compiler.ops import Kind
-from weft.compiler.passes.elements import Elements, axes_of, is_within, shape_of
+from weft.compiler.passes.elements import (
+    Elements,
+    axes_of,
+    is_within,
+    shape_of,
+    summed,
+    wide,
+    widened,
+)
 from weft.compiler.passes.views import Layout
 
 SMALL = 4_096  # multiplications of one product of matrices: fewer are not worth a call
@@ -47,7 +54,7 @@ def _by_definition(
     value: Scalar,
 ) -> Kernel:
     at = tuple(along(axis) for axis in rows)
-    e.results[node] = Result(node.type.dtype, 0)
+    e.results[node] = summed(node, 0)
     fold = Fold(0, "sum", value, value.dtype)
     last = Stage((), (), tuple(e.store(n, at) for n in outputs))
     return e.nest(rows, [Stage(inner, (fold,), ()), last])
@@ -84,14 +91,15 @@ def _product(e: Elements, node: Node, outputs: Sequence[Node]) -> Product | None
         matrices.append(
             Matrix(port, tuple(steps[: len(batch)]), row, column, tuple(steps[len(batch) :]))
         )
-    e.results[node] = Result(node.type.dtype, 0)
+    e.results[node] = summed(node, 0)
     axes = axes_of((*map(_size, batch), m, n))
     at = tuple(along(axis) for axis in axes)
     stage = Stage(axes, (), tuple(e.store(o, sides.spread(at)) for o in outputs))
     sums = tuple(map(_size, sides.sums))
     sizes = tuple(map(_size, batch))
     left, right = matrices
-    return Product(tuple(e.ports), sizes, (m, n, k), left, right, stage, e.group.nodes, sums)
+    tf32, ports = "factors" in node.attributes, tuple(e.ports)
+    return Product(ports, sizes, (m, n, k), left, right, stage, e.group.nodes, sums, tf32)
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,7 @@ def _free(node: Node, *taken: Sequence[int]) -> list[int]:
 
 
 def _times(left: Scalar, right: Scalar) -> Scalar:
-    return Apply(left.dtype, "multiply", (left, right))
+    return Apply(wide(left.dtype), "multiply", (widened(left), widened(right)))
 
 
 # -- convolutions ----------------------------------------------------------------------------------
@@ -222,7 +230,7 @@ def _images(e: Elements, node: Node, outputs: Sequence[Node]) -> Convolution | N
     if any(s > 1 and d > 1 for s, d in zip(a["strides"], a["lhs_dilation"], strict=True)):
         return None
     one = (1,) * (2 - rank)
-    e.results[node] = Result(node.type.dtype, 0)
+    e.results[node] = summed(node, 0)
     shape = shape_of(node)
     axes = axes_of((*shape[:2], *one, *shape[2:]))
     at = tuple(along(axis) for axis in axes)

@@ -33,7 +33,7 @@ from weft.compiler.ops import Kind
 from weft.compiler.passes.fuse import Group
 from weft.compiler.passes.views import contiguous
 from weft.compiler.plan import Place, Plan
-from weft.compiler.types import U32, DType, static_shape
+from weft.compiler.types import F32, U32, DType, static_shape
 
 
 @dataclass(eq=False)
@@ -43,7 +43,7 @@ class Elements:
     plan: Plan
     group: Group
     ports: list[Port] = field(default_factory=list)
-    results: dict[Node, Result] = field(default_factory=dict)
+    results: dict[Node, Scalar] = field(default_factory=dict)
     _made: dict[tuple[Node, Indices], Scalar] = field(default_factory=dict)
 
     def value(self, node: Node, at: Indices) -> Scalar:
@@ -62,7 +62,7 @@ class Elements:
         if node not in self.group.members or node in self.plan.views:
             return self._load(node, at)
         if node.op.kind is Kind.ELEMENTWISE:
-            return Apply(dtype, node.op.name, tuple(self.value(i, at) for i in node.inputs))
+            return applied(node.op.name, dtype, [self.value(i, at) for i in node.inputs])
         attributes = node.attributes
         match node.op.name:
             case "iota":
@@ -153,6 +153,36 @@ class Elements:
             (*shape[:2], *(1,) * more, *shape[2:]),
             (*strides[:2], *(0,) * more, *strides[2:]),
         )
+
+
+_AS_THEY_ARE = frozenset({"cast", "select", "stop_gradient"})
+
+
+def applied(op: str, dtype: DType, parts: Sequence[Scalar]) -> Scalar:
+    """An elementwise op. Of floats of 16 bits it is computed in f32, and rounded."""
+    if op in _AS_THEY_ARE:
+        return Apply(dtype, op, tuple(parts))
+    return rounded(Apply(wide(dtype), op, tuple(map(widened, parts))), dtype)
+
+
+def wide(dtype: DType) -> DType:
+    """The type in which floats of a type are computed and added up."""
+    return F32 if dtype.is_narrow else dtype
+
+
+def widened(value: Scalar) -> Scalar:
+    return Apply(F32, "cast", (value,)) if value.dtype.is_narrow else value
+
+
+def rounded(value: Scalar, dtype: DType) -> Scalar:
+    """What was computed, as a value of its own type."""
+    return Apply(dtype, "cast", (value,)) if dtype.is_narrow else value
+
+
+def summed(node: Node, number: int) -> Scalar:
+    """What a fold or a product came to, as the node's element."""
+    dtype = node.type.dtype
+    return rounded(Result(wide(dtype), number), dtype)
 
 
 def shape_of(node: Node) -> tuple[int, ...]:

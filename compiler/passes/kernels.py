@@ -16,7 +16,6 @@ from weft.compiler.kernel import (
     Literal,
     Nest,
     Position,
-    Result,
     Scalar,
     Special,
     Stage,
@@ -26,7 +25,15 @@ from weft.compiler.loops import turning
 from weft.compiler.ops import Kind
 from weft.compiler.passes.attention_kernels import attention
 from weft.compiler.passes.contractions import contraction
-from weft.compiler.passes.elements import Elements, axes_of, is_within, number_as, shape_of
+from weft.compiler.passes.elements import (
+    Elements,
+    axes_of,
+    is_within,
+    number_as,
+    shape_of,
+    summed,
+    widened,
+)
 from weft.compiler.passes.fuse import Group
 from weft.compiler.passes.turn_kernels import turn_kernels
 from weft.compiler.passes.views import Layout, contiguous
@@ -99,8 +106,8 @@ def _reduction(e: Elements, outputs: Sequence[Node]) -> list[Kernel]:
 
 
 def _fold(e: Elements, node: Node, number: int, at: Indices) -> Fold:
-    value = e.value(node.inputs[0], at)
-    e.results[node] = Result(node.type.dtype, number)
+    value = widened(e.value(node.inputs[0], at))
+    e.results[node] = summed(node, number)
     if node.op.name in _REDUCERS:
         return Fold(number, _REDUCERS[node.op.name], value, value.dtype)
     place = Position(I64, at[node.attributes["axis"]])
@@ -121,7 +128,7 @@ def _window(e: Elements, outputs: Sequence[Node]) -> list[Kernel]:
     for i in range(rank):
         start = at[lead + i] * attributes["strides"][i] + -attributes["padding"][i][0]
         places.append(start + along(inner[i]) * attributes["dilation"][i])
-    value = e.value(source, (*at[:lead], *places))
+    value = widened(e.value(source, (*at[:lead], *places)))
     dtype = value.dtype
     how = attributes["reducer"]
     position: Scalar = Position(I64, flat(places, contiguous(sizes).strides))
@@ -134,7 +141,7 @@ def _window(e: Elements, outputs: Sequence[Node]) -> list[Kernel]:
         fold = Fold(0, how, value, dtype)
     else:
         fold = Fold(0, f"arg_{how}", value, dtype, position)
-    e.results[node] = Result(node.type.dtype, 0)
+    e.results[node] = summed(node, 0)
     return [e.nest(rows, [Stage(inner, (fold,), ()), Stage((), (), (e.store(node, at),))])]
 
 

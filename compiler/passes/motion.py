@@ -298,7 +298,8 @@ def _summed(node: Node, outside: _Outside) -> Node:
             contract, batch = node.attributes["contract"], node.attributes["batch"]
             axes = [(0, *(a + 1 for a in part)) for part in contract]
             outer = [tuple(a + 1 for a in part) for part in batch]
-            return b.dot_general(x, y, (axes[0], axes[1]), (outer[0], outer[1]))
+            factors = node.attributes.get("factors")
+            return b.dot_general(x, y, (axes[0], axes[1]), (outer[0], outer[1]), factors)
         case "reduce_sum":
             return b.reduce_sum(
                 stacks[node.inputs[0]], (0, *(a + 1 for a in node.attributes["axes"]))

@@ -15,7 +15,6 @@ from weft.compiler.attributes import fits
 from weft.compiler.builder import (
     broadcast,
     concat,
-    dot_general,
     pad,
     reduce,
     reshape,
@@ -383,7 +382,8 @@ def _absorb_transposes(root: Node) -> Node | None:
             batch[side] = tuple(permutation[i] for i in batch[side])
     if not changed:
         return None
-    return dot_general(operands[0], operands[1], (contract[0], contract[1]), (batch[0], batch[1]))
+    attributes = {**root.attributes, "contract": tuple(contract), "batch": tuple(batch)}
+    return make("dot_general", *operands, **attributes)
 
 
 def _swap_operands(dot: Node, root: Node) -> Node | None:
@@ -396,7 +396,8 @@ def _swap_operands(dot: Node, root: Node) -> Node | None:
     wanted = (*range(shared), *range(shared + first, rank), *range(shared, shared + first))
     if root.attributes["permutation"] != wanted:
         return None
-    return dot_general(right, left, contract[::-1], batch[::-1])
+    attributes = {**dot.attributes, "contract": contract[::-1], "batch": batch[::-1]}
+    return make("dot_general", right, left, **attributes)
 
 
 CONTRACTIONS = Rules(

@@ -65,7 +65,7 @@ class _Again:
         import networkx
 
         wanted = [node for node in group.outputs if self._may_drop(node, group)]
-        if len(wanted) < 2:
+        if len(wanted) < 2 and not any(map(_is_widened, wanted)):
             return None
         needs = _cone(wanted, group.members)
         flow: networkx.DiGraph[object] = networkx.DiGraph()
@@ -171,6 +171,11 @@ class _Again:
 def _is_light(node: Node, members: frozenset[Node]) -> bool:
     """Whether a value can be had again at each element from elements of its operands."""
     return node in members and (node.op.kind is Kind.ELEMENTWISE or _is_map(node, members))
+
+
+def _is_widened(node: Node) -> bool:
+    """Whether the value is a float of 16 bits, made wider: one value that is cheaper to keep."""
+    return node.op.name == "cast" and node.inputs[0].type.dtype.is_narrow
 
 
 def _is_map(node: Node, members: frozenset[Node]) -> bool:

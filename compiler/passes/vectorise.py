@@ -81,13 +81,14 @@ def _pad(node: Node, x: Operands, stacked: Flags, length: Dim) -> Node:
 def _dot_general(node: Node, x: Operands, stacked: Flags, length: Dim) -> Node:
     """Turns are a batch axis where both operands have them, else a free axis of the one."""
     contract, batch = node.attributes["contract"], node.attributes["batch"]
+    factors = node.attributes.get("factors")
     up = [_up if flag else tuple for flag in stacked]
     pairs = tuple(f(a) for f, a in zip(up, contract, strict=True))
     outer = tuple(f(a) for f, a in zip(up, batch, strict=True))
     if all(stacked):
         outer = ((0, *outer[0]), (0, *outer[1]))
-        return b.dot_general(x[0], x[1], (pairs[0], pairs[1]), (outer[0], outer[1]))
-    made = b.dot_general(x[0], x[1], (pairs[0], pairs[1]), (outer[0], outer[1]))
+        return b.dot_general(x[0], x[1], (pairs[0], pairs[1]), (outer[0], outer[1]), factors)
+    made = b.dot_general(x[0], x[1], (pairs[0], pairs[1]), (outer[0], outer[1]), factors)
     place = len(outer[0])
     if not stacked[0]:
         place += node.inputs[0].type.rank - len(contract[0]) - len(batch[0])

@@ -15,15 +15,17 @@ from weft.compiler.types import F64, DType, TensorType
 def widen(graph: Graph) -> Graph:
     """The graph with f64 in place of every other floating type, in bodies too.
 
-    Requires a verified graph. Ensures the same names, shapes and operations; a constant keeps the
-    value that it has in its own type, so that both graphs compute with the same numbers.
+    Requires a verified graph. Ensures the same names, shapes and operations, whose factors are not
+    rounded; a constant keeps the value that it has in its own type, so that both graphs compute
+    with the same numbers.
     """
     wide: dict[Graph, Graph] = {}
 
     def replace(node: Node, operands: tuple[Node, ...]) -> Node | None:
         if node.op.name == "constant" and node.type.dtype.kind == "float":
             return _constant(node)
-        attributes = {k: _widened(v, wide) for k, v in node.attributes.items()}
+        kept = {k: v for k, v in node.attributes.items() if k != "factors"}
+        attributes = {k: _widened(v, wide) for k, v in kept.items()}
         return make(node.op.name, *operands, span=node.span, **attributes)
 
     for body in bodies(graph):

@@ -13,7 +13,7 @@ from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Span, did_you_mean, one_of
 from weft.compiler.graph import Node, locate
 from weft.compiler.type_rules import TypeRuleError
-from weft.compiler.types import DTYPES, DType, SymDim, TensorType
+from weft.compiler.types import DTYPES, F32, DType, SymDim, TensorType
 from weft.frontends.dsl import calls, parameters, selections, statements
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.composite import Composites
@@ -24,6 +24,7 @@ from weft.frontends.dsl.registry import STEP, Registry
 from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.values import (
     KINDS,
+    WORDS,
     Builtin,
     Closure,
     Model,
@@ -72,6 +73,10 @@ class Interpreter:
         """The type of floats here: in a model that of `precision`, elsewhere that of states."""
         narrow = self.registry.narrow_type if self.in_model else None
         return narrow or self.registry.float_type
+
+    def factors(self, dtype: DType) -> str | None:
+        """What products of floats may round their factors to here."""
+        return self.registry.factors if self.in_model and dtype == F32 else None
 
     def converted(self, value: Value, dtype: DType) -> Value:
         """A value with its floats, of models or of states, in one of these two types."""
@@ -185,6 +190,8 @@ class Interpreter:
                 return self._declared(found[0], found[1], name)
         if name in self.builtins:
             return self.builtins[name]
+        if name in WORDS:
+            return name
         if name in DTYPES:
             return self.float_type if name == "f32" else DTYPES[name]
         known = [*scope.module.names(), *library().names(), *self.builtins]

@@ -13,6 +13,7 @@ from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.builtins import BUILTINS
 from weft.frontends.dsl.diagnostics import UnknownName
 from weft.frontends.dsl.modules import Module, library
+from weft.frontends.dsl.values import WORDS
 
 _CLOCK = ("step", "steps", "epoch", "epochs", "progress", "t")
 _DRAWN = ("fan_in", "fan_out")  # wherever an initial value is computed
@@ -50,6 +51,7 @@ def _is_global(module: Module, name: str) -> bool:
     return (
         name in BUILTINS
         or name in DTYPES
+        or name in WORDS
         or module.find(name) is not None
         or library().find(name) is not None
     )

@@ -100,7 +100,7 @@ def binary(interpreter: Interpreter, e: s.Binary, scope: Scope) -> Value:
         float_type = interpreter.float_type
         a, c = (interpreter.tensor(v, float_type, e.span) for v in (left, right))
         a, c = interpreter.widened(a, c)
-        return matmul(a, c, e.span)
+        return matmul(a, c, e.span, interpreter.factors(a.type.dtype))
     if not isinstance(left, Tensor) and not isinstance(right, Tensor):
         result = _static(e, left, right)
         if result is not NotImplemented:

@@ -12,7 +12,7 @@ from weft.compiler.errors import CompileError, Span
 from weft.frontends.dsl.values import Tensor, shape_text
 
 
-def matmul(left: Tensor, right: Tensor, span: Span) -> Tensor:
+def matmul(left: Tensor, right: Tensor, span: Span, factors: str | None = None) -> Tensor:
     shown = f"`{shape_text(left)} @ {shape_text(right)}`"
     if left.rank == 0 or right.rank == 0:
         raise CompileError("`@` needs tensors with axes", span, found=shown, hint="use `*`")
@@ -37,7 +37,8 @@ def matmul(left: Tensor, right: Tensor, span: Span) -> Tensor:
             found=shown,
         )
     if right.rank <= 2:
-        node = b.dot_general(left.node, right.node, ((left.rank - 1,), (inner,)))
+        contract = ((left.rank - 1,), (inner,))
+        node = b.dot_general(left.node, right.node, contract, factors=factors)
         return Tensor(node, (*left.axes[:-1], *right.axes[1:]))
     lead = right.rank - 2
     if left.type.shape[:-2] != right.type.shape[:-2] or left.rank != right.rank:
@@ -49,7 +50,8 @@ def matmul(left: Tensor, right: Tensor, span: Span) -> Tensor:
             hint="a matrix as the second operand is shared by all leading axes",
         )
     outer = tuple(range(lead))
-    node = b.dot_general(left.node, right.node, ((lead + 1,), (lead,)), (outer, outer))
+    contract = ((lead + 1,), (lead,))
+    node = b.dot_general(left.node, right.node, contract, (outer, outer), factors)
     axes = tuple(m or n for m, n in zip(left.axes[:-1], (*right.axes[:-2], None), strict=True))
     return Tensor(node, (*axes, right.axes[-1]))
 

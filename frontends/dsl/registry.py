@@ -23,6 +23,7 @@ class Registry:
 
     float_type: DType = F32  # of states, and of all that is computed outside of models
     narrow_type: DType | None = None  # that models compute in, where it is another one
+    factors: str | None = None  # what products of models may round their factors to
     states: dict[str, State] = field(default_factory=dict)
     inputs: dict[str, Node] = field(default_factory=dict)
     warnings: list[Diagnostic] = field(default_factory=list)

@@ -56,10 +56,14 @@ KEYS = (
 
 @dataclass(frozen=True)
 class Precision:
-    """What a `precision` stands for: floats of states, and of models where those are narrower."""
+    """What a `precision` stands for: floats of states, and of models where those are narrower.
+
+    `factors`: what products of models may round their factors to.
+    """
 
     states: DType
     models: DType | None = None
+    factors: str | None = None
 
 
 PRECISIONS: dict[str, Precision] = {
@@ -67,6 +71,7 @@ PRECISIONS: dict[str, Precision] = {
     "f64": Precision(F64),
     "bf16": Precision(F32, BF16),
     "f16": Precision(F32, F16),
+    "tf32": Precision(F32, factors="tf32"),
 }
 DEFAULT_EPOCHS = 10
 
@@ -248,6 +253,7 @@ class Train:
         precision = self.precision()
         self.registry.float_type = precision.states
         self.registry.narrow_type = precision.models
+        self.registry.factors = precision.factors
         self.scale = self.loss_scale(precision)
         batches = self.batches()
         settings = self.settings(batches)

@@ -135,6 +135,9 @@ class Closure:
         return KINDS[type(self.decl)]
 
 
+WORDS = ("tf32",)
+"""Names that stand for themselves: a `precision` that is no type of elements."""
+
 KINDS: dict[type, str] = {
     s.FnDecl: "fn",
     s.LayerDecl: "layer",

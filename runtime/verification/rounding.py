@@ -28,7 +28,7 @@ from weft.compiler.evaluate import evaluate, evaluate_node
 from weft.compiler.graph import Graph, Node
 from weft.compiler.ops import OPS, Kind
 from weft.compiler.passes.widen import widen
-from weft.compiler.types import DType
+from weft.compiler.types import F32, DType
 from weft.runtime.verification.subject import Arrays, inner_graphs, widened
 
 Sizes = Mapping[str, int]
@@ -36,6 +36,7 @@ Sizes = Mapping[str, int]
 TRIES = (4.0,) * 6  # how many times the errors results are moved by, in each try
 MORE = (0.5, 1.0, 2.0, 4.0, 8.0) * 4  # where a result is beyond what those show
 DOUBLED = 2
+TF32 = 2.0**-11  # half a unit in the last place of a factor that is rounded to TF32
 NEAR = 5  # as far as short convolutions mix places
 
 # In units of rounding (half a unit in the last place of the result). Arithmetic and `sqrt` are
@@ -75,9 +76,13 @@ def is_stated(name: str) -> bool:
 
 
 def error_of(
-    node: Node, operands: list[np.ndarray], result: np.ndarray, dtype: DType
+    node: Node, operands: list[np.ndarray], result: np.ndarray, own: Node
 ) -> np.ndarray | None:
-    """What the operation may be wrong by, element by element, in this type; None: nothing."""
+    """What the operation may be wrong by, element by element; None: nothing.
+
+    `node` is in double precision, `own` the same node in its own type.
+    """
+    dtype = own.type.dtype
     name = node.op.name
     if result.dtype.kind != "f" or name in _EXACT or node.op.kind is Kind.MOVEMENT:
         return None
@@ -85,7 +90,12 @@ def error_of(
     size = np.abs(result)
     if name in _SUMMED:
         terms = _terms(node, operands)
-        error = sqrt(max(1, terms)) * unit * _of_sizes(node, operands, size)
+        sizes = _of_sizes(node, operands, size)
+        # Of 16 bits, numbers are added up in f32 and the sum is rounded.
+        summed = _unit(F32)[0] if dtype.is_narrow else unit
+        error = sqrt(max(1, terms)) * summed * sizes + (unit * size if dtype.is_narrow else 0)
+        if own.attributes.get("factors") == "tf32":
+            error = error + 2 * TF32 * sizes
     elif name == "power":
         logs = np.abs(np.log(np.where(size > 0, size, 1.0)))
         error = 4 * unit * size * (1 + np.where(np.isfinite(logs), logs, 1.0))
@@ -207,7 +217,7 @@ def bounded(graph: Graph, inputs: Mapping[str, np.ndarray], sizes: Sizes | None 
     """The outputs of a graph (without calls), to hold a backend's against."""
     wide = widen(graph)
     own = {
-        new: old.type.dtype
+        new: old
         for a, b in zip(inner_graphs(wide), inner_graphs(graph), strict=True)
         for new, old in zip(a.nodes, b.nodes, strict=True)
     }

@@ -166,6 +166,28 @@ static int atomicAdd(int* address, int value) {
 }
 static int __ffs(int word) { return __builtin_ffs(word); }
 static int __popc(unsigned word) { return __builtin_popcount(word); }
+static int __float_as_int(float value) {
+    int word;
+    std::memcpy(&word, &value, sizeof(word));
+    return word;
+}
+// What a GPU has instructions for: a float to the nearest f16, as a multiple of its last place.
+static unsigned short half_bits(float value) {
+    const int sign = std::signbit(value) ? 0x8000 : 0;
+    const double size = std::fabs(value);
+    if (size != size) return sign | 0x7e00;
+    if (size == 0 || size >= 65520) return sign | (size == 0 ? 0 : 0x7c00);
+    int power;
+    std::frexp(size, &power);
+    const int place = power - 11 < -24 ? -24 : power - 11;
+    return sign | ((place + 24) * 1024 + int(std::nearbyint(std::ldexp(size, -place))));
+}
+static float half_value(unsigned short bits) {
+    const int power = bits >> 10 & 31, rest = bits & 1023;
+    float size = std::ldexp(float(power ? 1024 + rest : rest), (power ? power : 1) - 25);
+    if (power == 31) size = rest ? NAN : INFINITY;
+    return bits >> 15 ? -size : size;
+}
 static float __int_as_float(int word) {
     float value;
     std::memcpy(&value, &word, sizeof(value));

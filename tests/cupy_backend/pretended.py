@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cupy_backend.emulator import EmulatedMemory, Emulator
+from weft.compiler.types import BF16, F16, F32, F64
 
 Work = Callable[[], None]
 
@@ -125,7 +126,7 @@ def _copy(target: int, source: int, size: int, kind: int, stream: int) -> None:
 
 class Blas:
     CUBLAS_OP_N, CUBLAS_OP_T, CUBLAS_GEMM_DEFAULT = 0, 1, -1
-    CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_64F = 68, 70
+    CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_64F, CUBLAS_COMPUTE_32F_FAST_TF32 = 68, 70, 77
 
     def setStream(self, handle: str, stream: int) -> None:
         assert handle == "handle"
@@ -137,20 +138,35 @@ class Blas:
         beta: int, c: int, c_type: int, ldc: int, c_step: int, count: int, compute: int, algo: int,
     ) -> None:  # fmt: skip
         """`C = op(A) op(B)` with m x k and k x n factors; columns are `ld` elements apart."""
-        dtype = np.dtype(np.float64 if c_type else np.float32)
-        assert a_type == b_type == c_type == (compute == self.CUBLAS_COMPUTE_64F)
-        assert _scalar(alpha, dtype) == 1
-        assert _scalar(beta, dtype) == 0
+        dtype, kept = _TYPES[a_type].numpy, _TYPES[c_type].numpy
+        wide = np.dtype(np.float64 if compute == self.CUBLAS_COMPUTE_64F else np.float32)
+        assert a_type == b_type
+        assert (dtype == np.float64) == (wide == np.float64)
+        assert kept in (dtype, wide)
+        assert _scalar(alpha, wide) == 1
+        assert _scalar(beta, wide) == 0
         assert lda >= (k if op_a else m) and ldb >= (n if op_b else k) and ldc >= m  # noqa: PT018
 
         def work() -> None:
             for i in range(count):
                 left = _matrix(a, i * a_step, lda, (k, m) if op_a else (m, k), dtype)
                 right = _matrix(b, i * b_step, ldb, (n, k) if op_b else (k, n), dtype)
-                out = _matrix(c, i * c_step, ldc, (m, n), dtype)
+                out = _matrix(c, i * c_step, ldc, (m, n), kept)
+                left, right = (x.astype(wide) for x in (left, right))
+                if compute == self.CUBLAS_COMPUTE_32F_FAST_TF32:
+                    left, right = _to_tf32(left), _to_tf32(right)
                 out[...] = (left.T if op_a else left) @ (right.T if op_b else right)
 
         self.stream.do(work)
+
+
+_TYPES = {0: F32, 1: F64, 2: F16, 14: BF16}
+
+
+def _to_tf32(x: np.ndarray) -> np.ndarray:
+    """With 10 bits after the point, by halves away from zero."""
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 def _scalar(address: int, dtype: np.dtype) -> float:
@@ -171,8 +187,8 @@ def cupy(emulator: Emulator) -> Any:
     """The pretended package."""
     runtime = SimpleNamespace(
         memcpyAsync=_copy,
-        CUDA_R_32F=0,
-        CUDA_R_64F=1,
+        **{f"CUDA_R_{name}": number for number, name in enumerate(("32F", "64F", "16F"))},
+        CUDA_R_16BF=14,
         getDeviceProperties=lambda number: {"name": b"Pretended"},
     )
     device = SimpleNamespace(get_cublas_handle=lambda: "handle", get_device_id=lambda: 0)

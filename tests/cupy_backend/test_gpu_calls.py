@@ -12,17 +12,18 @@ import weft
 from conformance.backends import compare, run_twice
 from cupy_backend import pretended
 from cupy_backend.emulated import EMULATOR, emulated
-from cupy_backend.test_sizes import CASES, executable
+from cupy_backend.test_sizes import CASES, executable, retyped
 from weft.backends.cupy.backend import CupyBackend
 from weft.backends.cupy.code import Gemm
 from weft.backends.cupy.gpu import Gpu
 from weft.backends.cupy.timing import peaks
 from weft.compiler.evaluate import evaluate
+from weft.compiler.graph import Graph
 from weft.compiler.kernel import Port
 from weft.compiler.passes.fuse import fuse
 from weft.compiler.passes.memory import plan
 from weft.compiler.plan import Buffer
-from weft.compiler.types import F32, F64, I64, DType
+from weft.compiler.types import BF16, F16, F32, F64, I64, DType
 from weft.runtime import backends
 from weft.runtime.backends import backend_named
 from weft.runtime.session import session_for
@@ -38,28 +39,45 @@ BY_LIBRARY = [name for name in CASES if "library" in name]
 
 @pytest.mark.parametrize("case", [*BY_LIBRARY, "few long rows", "a batch of tiles"])
 def test_results(case: str) -> None:
-    _, graph = executable(case)
+    run_case(executable(case)[1])
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16], ids=str)
+@pytest.mark.parametrize("case", [*BY_LIBRARY, "few long rows", "a batch of tiles"])
+def test_results_of_16_bits(case: str, dtype: DType) -> None:
+    run_case(retyped(executable(case)[1], dtype))
+
+
+def run_case(graph: Graph) -> None:
     program = BACKEND.compile(plan(graph, fuse(graph), BACKEND.abilities))
     rng = np.random.default_rng(0)
-    values = {node.name: rng.uniform(0.1, 1.0, node.type.shape) for node in graph.inputs}
+    values = {
+        node.name: rng.uniform(0.1, 1.0, node.type.shape).astype(node.type.dtype.numpy)
+        for node in graph.inputs
+    }
     assert all(node.type.dtype is not I64 for node in graph.inputs)
     compare(run_twice(program, graph, values), evaluate(graph, values))
 
 
 @pytest.mark.parametrize("orders", list(product("CF", repeat=3)))
-@pytest.mark.parametrize("dtype", [F32, F64])
-def test_products_of_any_orientation(orders: tuple[str, str, str], dtype: DType) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "kept"), [(F32, F32), (F64, F64), (F16, F16), (BF16, BF16), (BF16, F32)]
+)
+def test_products_of_any_orientation(
+    orders: tuple[str, str, str], dtype: DType, kept: DType
+) -> None:
     """Matrices by row and by column, with gaps between lines and between matrices."""
     m, n, k, count = 3, 5, 4, 2
     rng = np.random.default_rng(0)
     ports, addresses, steps, jumps, held = [], [], [], [], []
-    for order, (rows, columns) in zip(orders, ((m, k), (k, n), (m, n)), strict=True):
+    types = (dtype, dtype, kept)
+    for order, type, (rows, columns) in zip(orders, types, ((m, k), (k, n), (m, n)), strict=True):
         line, lines = (columns, rows) if order == "C" else (rows, columns)
-        memory = GPU.allocate((line + 2) * (lines + 1) * count * dtype.bytes)
-        values = rng.normal(size=(line + 2) * (lines + 1) * count).astype(dtype.numpy)
+        memory = GPU.allocate((line + 2) * (lines + 1) * count * type.bytes)
+        values = rng.normal(size=(line + 2) * (lines + 1) * count).astype(type.numpy)
         memory.write(values)
         held.append((memory, values))
-        ports.append(Port(Buffer("m", "input", dtype, values.size, 0, 0, ()), 0))
+        ports.append(Port(Buffer("m", "input", type, values.size, 0, 0, ()), 0))
         addresses.append(memory.address)
         steps.append((line + 2, 1) if order == "C" else (1, line + 2))
         jumps.append((line + 2) * (lines + 1))
@@ -75,11 +93,12 @@ def test_products_of_any_orientation(orders: tuple[str, str, str], dtype: DType)
     values = [held[0][1], held[1][1], found]
     views = [
         np.lib.stride_tricks.as_strided(
-            array, (count, *shape), [x * dtype.bytes for x in (jump, *step)]
-        )
+            array, (count, *shape), [x * array.itemsize for x in (jump, *step)]
+        ).astype(np.float64)
         for array, shape, jump, step in zip(values, shapes, jumps, steps, strict=True)
     ]
-    np.testing.assert_allclose(views[2], views[0] @ views[1], rtol=1e-4, atol=1e-6)
+    unit = {F16: 2.0**-11, BF16: 2.0**-8}.get(kept, 1e-4)
+    np.testing.assert_allclose(views[2], views[0] @ views[1], rtol=1.1 * unit, atol=1e-6)
 
 
 def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

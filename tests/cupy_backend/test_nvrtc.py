@@ -23,9 +23,11 @@ _seen: dict[str, set[str]] = {target: set() for target in TARGETS}
 
 
 @cache
-def functions(name: str, graphs: tuple[str, ...] = GRAPHS) -> dict[str, str]:
+def functions(
+    name: str, graphs: tuple[str, ...] = GRAPHS, precision: str = "f32"
+) -> dict[str, str]:
     """The functions of an example by name."""
-    loaded = weft.load(FOLDER / f"{name}.weft").loaded
+    loaded = weft.load(FOLDER / f"{name}.weft", precision=precision).loaded
     session, batch = session_for(loaded, BACKEND), loaded.experiment.settings.batch
     found: dict[str, str] = {}
     for graph in graphs:
@@ -33,11 +35,11 @@ def functions(name: str, graphs: tuple[str, ...] = GRAPHS) -> dict[str, str]:
     return found
 
 
-def sample() -> dict[str, str]:
+def sample(precision: str = "f32") -> dict[str, str]:
     """A few functions of each kind, the longest ones."""
     kinds: dict[str, list[tuple[int, str, str]]] = {}
     for name in SAMPLE:
-        for function, source in functions(name, ("train_step",)).items():
+        for function, source in functions(name, ("train_step",), precision).items():
             kind = function.rpartition("_")[0]
             kinds.setdefault(kind, []).append((len(source), function, source))
     known = {"points", "rows", "parts", "product", "convolution", "attention", "scatter_add"}
@@ -51,6 +53,15 @@ def sample() -> dict[str, str]:
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_sample(target: str) -> None:
     assert compiled(sample(), target)
+
+
+@compiles
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "target"), [("bf16", "sm_75"), ("f16", "sm_100")])
+def test_a_sample_of_16_bits(precision: str, target: str) -> None:
+    found = sample(precision)
+    assert any(f" {precision}* p" in text or f"({precision}* p" in text for text in found.values())
+    assert compiled(found, target)
 
 
 @compiles

@@ -13,10 +13,10 @@ from weft.backends.cupy.bound import CupyExecutable
 from weft.backends.cupy.code import Gemm, Launch
 from weft.compiler import builder as b
 from weft.compiler.evaluate import evaluate
-from weft.compiler.graph import Graph, Node, make, topological
+from weft.compiler.graph import Graph, Node, make, topological, transform
 from weft.compiler.passes.fuse import fuse
 from weft.compiler.passes.memory import plan
-from weft.compiler.types import F64, I64, TensorType
+from weft.compiler.types import F64, I64, DType, TensorType
 
 Outputs = dict[str, Node]
 
@@ -136,6 +136,20 @@ def executable(case: str) -> tuple[CupyExecutable, Graph]:
     inputs = tuple(n for n in topological(outputs.values()) if n.op.name == "input")
     graph = Graph("g", inputs, tuple(outputs.values()), tuple(outputs))
     return BACKEND.compile(plan(graph, fuse(graph), BACKEND.abilities)), graph
+
+
+def retyped(graph: Graph, dtype: DType) -> Graph:
+    """The graph with other floats."""
+
+    def replace(node: Node, operands: tuple[Node, ...]) -> Node:
+        attributes = dict(node.attributes)
+        if "type" in attributes and attributes["type"].dtype.kind == "float":
+            attributes["type"] = attributes["type"].with_dtype(dtype)
+        if attributes.get("dtype") == F64:
+            attributes["dtype"] = dtype
+        return make(node.op.name, *operands, **attributes)
+
+    return transform(graph, replace)
 
 
 @pytest.mark.parametrize("case", CASES)

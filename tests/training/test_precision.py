@@ -18,7 +18,6 @@ from weft.compiler.errors import CompileError, RunError
 from weft.compiler.graph import Graph, Node
 from weft.compiler.pipeline import optimise
 from weft.compiler.types import BF16, F16, F32, F64, DType
-from weft.runtime import backends
 from weft.runtime.backends import BACKENDS, Entry, backend_named
 from weft.runtime.signals import Interrupted
 
@@ -225,7 +224,6 @@ def test_an_exported_model_agrees(tmp_path: Path) -> None:
 
 def test_a_backend_that_computes_them_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "tvm", Entry(BACKENDS["numpy"].load, narrow=False))  # type: ignore[misc]
-    monkeypatch.setattr(backends, "_THREADS", backends._Threads())
     assert backend_named("auto", [F32, BF16]).name == "numpy"
     with pytest.raises(RunError, match="computes in f32 and f64") as error:
         backend_named("tvm", [F32, BF16])

@@ -134,6 +134,7 @@ def _convolve(
         lhs_dilation=gaps,
         rhs_dilation=dilations,
         groups=site.whole(groups, "`groups`", 1),
+        factors=site.interpreter.factors(tensor.type.dtype),
     )
     moved = [s * g for s, g in zip(strides, gaps, strict=True)]
     return Tensor(node, (tensor.axes[0], weights.axes[0], *_slid(tensor, node, moved)))

@@ -184,7 +184,8 @@ def _label(node: Node) -> list[str]:
                 words[slot] = _literal(literal)
         has_literal = any(word != "\N{MIDDLE DOT}" for word in words)
         title = f"{node.op.name}({', '.join(words)})" if has_literal else node.op.name
-    return [title, str(node.type)]
+    factors = node.attributes.get("factors")
+    return [title if factors is None else f"{title}, factors in {factors}", str(node.type)]
 
 
 def _literal(node: Node) -> str:
