@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.tirx.build import codegen_build
 
 from weft.backends.base import NotKept
-from weft.backends.cores import cores
+from weft.backends.tvm.pool import POOL
 
 _PASSES = (
     tirx.transform.FlattenBuffer,
@@ -45,9 +45,10 @@ def compiled(module: Any, target: Any) -> Any:
 
 
 def library(modules: Iterable[Any], target: Any) -> bytes:
-    """Modules as a shared library, each compiled on a thread of its own as soon as it is there.
+    """Modules as a shared library, each compiled as soon as it is there.
 
-    TVM lets go of Python while it compiles. Raises NotKept where the machine can't link.
+    That takes as many threads as a step: TVM lets go of Python while it compiles. Raises NotKept
+    where the machine can't link.
     """
     linker = next(filter(None, map(shutil.which, _LINKERS)), None)
     if linker is None:
@@ -59,9 +60,13 @@ def library(modules: Iterable[Any], target: Any) -> bytes:
         return path
 
     with TemporaryDirectory(prefix="weft-") as folder:
-        with ThreadPoolExecutor(cores()) as threads:
+        threads = ThreadPoolExecutor(POOL.width)
+        try:
             begun = [threads.submit(compile, *item) for item in enumerate(modules)]
-        objects, linked = [one.result() for one in begun], Path(folder, "step.so")
+            objects = [one.result() for one in begun]
+        finally:
+            threads.shutdown(cancel_futures=True)  # who is interrupted doesn't wait for the rest
+        linked = Path(folder, "step.so")
         command = [linker, "-shared", "-o", str(linked), *objects, "-lm", "-lpthread"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -187,15 +187,15 @@ def test_processes_that_compile_the_same_at_once_agree(tmp_path: Path) -> None:
     assert ended(started(tmp_path)) == (first, False)
 
 
-def test_the_code_is_the_same_however_many_threads_compile_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    session = session_for(weft.load(SPEC).loaded, BACKEND)
-    plan = session.plan("train_step", 8)
+def test_the_code_is_the_same_however_many_threads_compile_it() -> None:
+    plan = session_for(weft.load(SPEC).loaded, BACKEND).plan("train_step", 8)
     made = set()
-    for threads in (1, 3):
-        monkeypatch.setattr(native, "cores", lambda threads=threads: threads)
-        made.add(BACKEND.compile(plan).library())
+    try:
+        for threads in (1, 3):
+            weft.use_threads(threads)
+            made.add(BACKEND.compile(plan).library())
+    finally:
+        weft.use_threads(None)
     assert len(made) == 1
 
 
