@@ -31,8 +31,9 @@ import reports
 from conditions import Conditions
 from device import DriverError, Gpu
 from gpu_page import gpu_page
-from measuring import Bench
+from measuring import Bench, Found
 from processes import PEERS, TITLES, Machine, lacking
+from rates import Profile
 from records import Record
 from workloads import SUITES, TOLERANCES, Suite, suite_for
 
@@ -79,7 +80,9 @@ def main() -> int:
 
 def _steps(bench: Bench, conditions: Conditions, options: argparse.Namespace) -> Record:
     """All frameworks on the workloads, quiet or busy."""
-    record = Record(conditions, results := {}, profiles := {})
+    results: dict[str, Found] = {}
+    profiles: dict[str, Profile] = {}
+    record = Record(conditions, results, profiles)
     for name in options.workloads or bench.suite.workloads:
         results[name] = bench.measure(name)
         print(reports.line(bench.suite.workloads[name], results[name]), flush=True)

@@ -85,7 +85,7 @@ class Worker:
     """A process of one framework; see worker.py for what it is asked and what it answers."""
 
     def __init__(self, machine: Machine, cache: Path, job: Mapping[str, Any]) -> None:
-        self.framework: str = job.get("framework", job.get("kind"))
+        self.framework: str = job.get("framework", job["kind"])
         self._errors = machine.folder / f"{self.framework}.errors"
         began = time.monotonic()
         with self._errors.open("w", encoding="utf-8") as errors:
