@@ -135,6 +135,25 @@ class TestSet:
         assert outcome.json["parameters"] == parameters
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--epochs", "3"), "Did you mean `--set epochs=3`?"),
+        (("--seed=7",), "Did you mean `--set seed=7`?"),
+        (("--learning-rate", "0.1"), "Did you mean `--set learning_rate=0.1`?"),
+        (("--hidden", "--quiet"), "Did you mean `--set hidden=...`?"),
+        (("--bakend", "numpy"), "Did you mean '--backend'?"),
+        (("-z",), "No such option '-z'."),
+    ],
+)
+def test_a_setting_given_as_an_option(
+    weft: Callable, spec: Path, given: tuple[str, ...], said: str
+) -> None:
+    outcome = weft("train", spec, *given)
+    assert outcome.code == 2
+    assert said in outcome.err
+
+
 @pytest.mark.parametrize("command", ["check", "train"])
 def test_unknown_backend(weft: Callable, spec: Path, command: str) -> None:
     outcome = weft(command, spec, "--json", "--backend", "nunpy")

@@ -24,6 +24,18 @@ class Command(click.Command):
         super().__init__(*args, **settings)
         self.examples = inspect.cleandoc(examples)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if any(p.name == "overrides" for p in self.params):
+                hint = _as_setting(error, given)
+                if hint is not None:
+                    message = f"{error.message} Did you mean `{hint}`?"
+                    raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
+            raise
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.examples:
             with formatter.section("Examples"):
@@ -119,6 +131,22 @@ def _use_threads(ctx: click.Context, parameter: click.Parameter, count: int | No
 
         THREADS.use(count)
         ctx.call_on_close(lambda: THREADS.use(None))
+
+
+def _as_setting(error: click.NoSuchOption, given: Sequence[str]) -> str | None:
+    """`--set epochs=3` for `--epochs 3`; None where it is more like an option that there is."""
+    from weft.frontends.dsl.elaborate import OVERRIDABLE
+
+    key = error.option_name.removeprefix("--").replace("-", "_")
+    if not key.isidentifier() or (error.possibilities and key not in OVERRIDABLE):
+        return None
+    for place, text in enumerate(given):
+        option, equals, value = text.partition("=")
+        if option == error.option_name:
+            behind = value if equals else "".join(given[place + 1 : place + 2])
+            if behind and not behind.startswith("-"):
+                return f"--set {key}={behind}"
+    return f"--set {key}=..."
 
 
 def _pairs(
