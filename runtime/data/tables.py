@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,10 +34,10 @@ def read_csv(path: Path, *, delimiter: str = ",", target: str | None = None) -> 
         raise RunError("`delimiter` must be one character", found=f"`{delimiter}`")
     where = f"`{path.name}`"
     with _rows(path, delimiter) as rows:
-        titles = next(rows, None)
-    if titles is None:
+        first = next(rows, None)
+    if first is None:
         raise RunError(f"{where} is empty", expected="a line of column names, then the examples")
-    names = _header(titles, where)
+    names = _header(first[1], where)
     text: frozenset[int] = frozenset()
     while True:
         try:
@@ -56,13 +57,13 @@ class _TextFound(Exception):
 
 
 @contextmanager
-def _rows(path: Path, delimiter: str) -> Iterator[Iterator[list[str]]]:
-    """The lines of the file that are not blank, with its faults as RunErrors."""
+def _rows(path: Path, delimiter: str) -> Iterator[Iterator[tuple[int, list[str]]]]:
+    """The rows of the file that are not blank, numbered; its faults come as RunErrors."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
             try:
-                yield (row for row in reader if row)
+                yield _numbered(reader)
             except csv.Error as error:
                 raise RunError(
                     f"`{path.name}` is not a CSV file", found=f"line {reader.line_num}: {error}"
@@ -72,6 +73,15 @@ def _rows(path: Path, delimiter: str) -> Iterator[Iterator[list[str]]]:
             f"`{path.name}` is not text in UTF-8",
             found=f"byte {error.object[error.start]:#04x}",
         ) from error
+
+
+def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank, each with the line that it begins on, from 1."""
+    line = 1
+    for row in reader:
+        if row:
+            yield line, row
+        line = reader.line_num + 1
 
 
 def _header(titles: list[str], where: str) -> list[str]:
@@ -109,20 +119,18 @@ def _convert(path: Path, delimiter: str, width: int, text: frozenset[int]) -> li
     parts: list[list[Array]] = [[] for _ in range(width)]
     with _rows(path, delimiter) as rows:
         next(rows)
-        number = 1
         while chunk := list(islice(rows, _CHUNK)):
-            for row in chunk:
-                number += 1
+            for line, row in chunk:
                 if len(row) != width:
                     raise RunError(
-                        f"row {number} of `{path.name}` has {len(row)} values",
+                        f"line {line} of `{path.name}` has {len(row)} values",
                         expected=f"{width}, one for each column that the first line names",
                         hint="is `delimiter` what the file uses?"
                         if 1 in (len(row), width)
                         else None,
                     )
             changed = set()
-            for place, values in enumerate(zip(*chunk, strict=True)):
+            for place, values in enumerate(zip(*(row for _, row in chunk), strict=True)):
                 is_text = place in text or any(p.dtype.kind == "U" for p in parts[place][:1])
                 part = _text(values) if is_text else _numbers(values)
                 if part.dtype.kind == "U" and parts[place] and not is_text:
