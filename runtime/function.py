@@ -19,7 +19,7 @@ from weft.compiler.graph import Graph
 from weft.compiler.passes.decompose import inline_calls
 from weft.compiler.philox import seed_words
 from weft.compiler.types import F32, F64, DType, TensorType, dtype_of
-from weft.frontends.dsl.elaborate import elaborate_function
+from weft.frontends.dsl.elaborate import elaborate_function, find_function
 from weft.runtime.backends import backend_named
 from weft.runtime.session import compiled
 
@@ -50,6 +50,10 @@ class Function:
     name: str
     backend: str
     _cache: dict[tuple[object, ...], _Compiled] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises CompileError where the spec has no such function."""
+        find_function(self.source, self.name, self.base)
 
     def __call__(self, *arrays: Any, seed: int = 0, step: int = 0) -> Value:
         """The function's value. Raises CompileError where the arguments don't fit."""

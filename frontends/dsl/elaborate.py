@@ -226,14 +226,10 @@ def _overridable(module: Module) -> list[str]:
     return names
 
 
-def elaborate_function(
-    source: Source,
-    name: str,
-    arguments: Sequence[TensorType],
-    base: Path | None = None,
-    float_type: DType = F32,
-) -> Graph:
-    """The graph of one `fn` of a spec, for arguments of the given types."""
+def find_function(
+    source: Source, name: str, base: Path | None = None, float_type: DType = F32
+) -> tuple[Interpreter, Closure]:
+    """The `fn` of this name, and an interpreter to call it in."""
     module, _ = load_module(source, base)
     registry = Registry(float_type=float_type)
     interpreter = Interpreter(registry, BUILTINS, training=True, resolve=Declarations())
@@ -243,6 +239,18 @@ def elaborate_function(
         raise CompileError(
             f"`{name}` is not a function", expected="the name of a `fn`", found=describe(found)
         )
+    return interpreter, found
+
+
+def elaborate_function(
+    source: Source,
+    name: str,
+    arguments: Sequence[TensorType],
+    base: Path | None = None,
+    float_type: DType = F32,
+) -> Graph:
+    """The graph of one `fn` of a spec, for arguments of the given types."""
+    interpreter, found = find_function(source, name, base, float_type)
     names = [p.name for p in found.decl.parameters or ()]
     nodes = [
         b.input_(names[i] if i < len(names) else f"argument{i}", t) for i, t in enumerate(arguments)

@@ -164,7 +164,9 @@ def test_whole_numbers_have_no_gradient() -> None:
 
 def test_mistakes_are_shown_in_the_source() -> None:
     with pytest.raises(CompileError, match="missing"):
-        weft.function(SOURCE, "missing")(np.ones(2))
+        weft.function(SOURCE, "missing")
+    with pytest.raises(CompileError, match="`pi` is not a function"):
+        weft.function("let pi = 3", "pi")
     with pytest.raises(CompileError):
         weft.function(SOURCE, "logistic_loss")(np.ones((2, 3)), np.ones((4, 3)), np.array([0, 1]))
     with pytest.raises(RunError, match="no array of numbers"):
