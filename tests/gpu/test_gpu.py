@@ -25,6 +25,7 @@ from cupy_backend import test_attention as attention
 from cupy_backend.stopping import Killed, Killing
 from cupy_backend.test_conformance import PRIMITIVES, check, gradients, primitive, random_ones
 from everywhere import needs_gpu
+from examples.table import EXAMPLES
 from gpu import every_kernel
 from gpu.keeping import Keeping
 from weft.backends.cupy.backend import CupyBackend
@@ -78,6 +79,16 @@ def test_resuming_is_exact(name: str, tmp_path: Path) -> None:
     resumed = weft.load(spec, epochs=2).train("cupy", tmp_path / "parts", resume=True)
     for tensor, value in whole.tensors.items():
         np.testing.assert_array_equal(resumed.tensors[tensor], value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "f16"])
+def test_rounding_keeps_what_is_learnt(precision: str, tmp_path: Path) -> None:
+    """The example's own bar, less one percent."""
+    experiment = weft.load(ROOT / "examples/digits_conv.weft", precision=precision)
+    run = experiment.train("cupy", tmp_path / "run")
+    low, _ = EXAMPLES["digits_conv"].reaches["test.accuracy"]
+    assert run.metrics["test"]["accuracy"] >= low - 0.01
 
 
 # -- memory ----------------------------------------------------------------------------------------
