@@ -86,7 +86,7 @@ the sizes of the graph alone. Functions are those of CUDA's mathematics, without
 Floats of 16 bits are in memory only: kernels compute in `f32` registers and round each result, as
 the reference does, whatever is fused. Tiles and folds add up in `f32`; so does cuBLAS.
 Products are in full `f32`, but for `precision = tf32`: then the calls of cuBLAS that say so in
-`--emit cuda` round their factors, each for itself, and convolutions do not.
+`--emit cuda` round their factors, each for itself, and convolutions and attention do not.
 
 Attention, `softmax(q k^T) v` with whatever scales and masks the scores, is three kernels in a
 training step (`compiler/passes/attention.py`): one for the result, one for the gradient of queries,

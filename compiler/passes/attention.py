@@ -161,8 +161,8 @@ class _Finder:
         """The attention whose softmax takes this maximum, if all of it fits."""
         (scores,) = top.inputs
         shape, last = shape_of(scores), scores.type.rank - 1
-        wide = scores.type.dtype.name in ("f32", "f64")
-        if last < 1 or 0 in shape or top.attributes["axes"] != (last,) or not wide:
+        is_float = scores.type.dtype.kind == "float"
+        if last < 1 or 0 in shape or top.attributes["axes"] != (last,) or not is_float:
             return None
         softmax = self._softmax(top)
         if softmax is None:

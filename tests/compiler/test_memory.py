@@ -192,7 +192,10 @@ def test_heads_are_merged_without_a_copy() -> None:
     assert found.places[merged].layout.is_contiguous
     assert merged in found.views
     # But not where it is read in two ways, or its rows would be torn.
-    for other in (b.reduce_sum(merged) + b.reduce_sum(heads), b.exp(b.transpose(heads, (0, 1, 3, 2)))):
+    for other in (
+        b.reduce_sum(merged) + b.reduce_sum(heads),
+        b.exp(b.transpose(heads, (0, 1, 3, 2))),
+    ):
         found = planned(Graph("g", (weights, values), (other,)), NATIVE)
         assert found.places[heads].layout.is_contiguous
 

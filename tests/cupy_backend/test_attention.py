@@ -233,6 +233,7 @@ def test_forward_queries_and_keys_are_kernels(name: str) -> None:
     case = {**CASES, **RANDOM}[name]
     plan = planned(graph_of(case, F32)[0])
     assert parts(plan) == case.parts
+    assert parts(planned(graph_of(case, BF16)[0])) == case.parts
     assert parts(planned(graph_of(case, F32, gradient=False)[0])) == case.parts // 3
     pair = case.shapes[0][-2], case.shapes[1][-2]
     kept = {n.type.shape[-2:] for b in plan.buffers if b.kind == "arena" for n in b.nodes}
@@ -326,11 +327,15 @@ def test_results_in_large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_for_gpus(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the largest tiles of the widest heads, which need most shared memory."""
     functions: dict[str, str] = {}
-    for least, type in ((1, F32), (attention_printer.ENOUGH_TILES, F64)):
+    for least, type, name in (
+        (1, F32, "wide heads"),
+        (1, F32, "rows of nothing in later tiles"),
+        (1, BF16, "dropout"),
+        (attention_printer.ENOUGH_TILES, F64, "wide heads"),
+    ):
         monkeypatch.setattr(attention_printer, "ENOUGH_TILES", least)
-        for name in ("wide heads", "rows of nothing in later tiles", "dropout"):
-            graph, _ = graph_of(CASES[name], type)
-            functions |= BACKEND.compile(planned(graph)).program.functions
+        graph, _ = graph_of(CASES[name], type)
+        functions |= BACKEND.compile(planned(graph)).program.functions
     assert compiled({n: s for n, s in functions.items() if n.startswith("attention")}, target)
 
 
