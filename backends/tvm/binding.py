@@ -33,8 +33,8 @@ class Bound:
             self.memory[Memory("constant", name)] = held
         self.fault = POOL.fault
         self.slots = {memory: number for number, memory in enumerate(image.slots)}
-        self.table = np.zeros(len(image.slots), np.uint64)
-        self.pointer = ctypes.c_void_p(address(self.table))
+        self.table = (ctypes.c_uint64 * len(image.slots))()
+        self.pointer = ctypes.c_void_p(ctypes.addressof(self.table))
         for memory, array in self.memory.items():
             self.place(memory, array)
         slots = {memory.name: n for memory, n in self.slots.items() if memory.kind == "input"}
@@ -56,6 +56,7 @@ class Bound:
 
     def step(self, inputs: Arrays) -> dict[str, np.ndarray]:
         given: dict[str, np.ndarray] = {}
+        table = self.table
         for name, type, shape, dtype, slot in self.inputs:
             array = inputs.get(name)
             if array is None:
@@ -66,9 +67,11 @@ class Bound:
                     expected=f"`{type}`",
                     found=f"{array.dtype} of shape {array.shape}",
                 )
-            given[name] = array = np.ascontiguousarray(array)
+            if not array.flags.carray:
+                array = np.ascontiguousarray(array)
+            given[name] = array
             if slot is not None:
-                self.table[slot] = address(array)
+                table[slot] = address(array)
         self.run(self.pointer)
         if self.fault[0]:
             self.fault[0] = 0
