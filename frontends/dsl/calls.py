@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from weft.compiler.errors import CompileError, Note, Span, one_of
 from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.arguments import Given, assign, filled
 from weft.frontends.dsl.composite import stays_whole, wrap
 from weft.frontends.dsl.diagnostics import SameInEveryCall, called, from_library, misfit
 from weft.frontends.dsl.modules import Frame, Scope, library
 from weft.frontends.dsl.registry import fans, static_sizes
-from weft.frontends.dsl.signatures import Binding, Given, assign, filled
+from weft.frontends.dsl.signatures import Binding
 from weft.frontends.dsl.site import call_builtin
 from weft.frontends.dsl.values import (
     Builtin,

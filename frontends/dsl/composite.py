@@ -13,9 +13,9 @@ from weft.compiler import builder as b
 from weft.compiler.errors import CompileError, Span
 from weft.compiler.graph import Graph, Node, make, substitute, topological
 from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.arguments import static_arguments
 from weft.frontends.dsl.diagnostics import Misfit, and_list
 from weft.frontends.dsl.modules import Scope
-from weft.frontends.dsl.signatures import static_arguments
 from weft.frontends.dsl.values import Closure, Tensor, Value, describe, unlabelled
 
 if TYPE_CHECKING:

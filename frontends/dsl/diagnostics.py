@@ -28,7 +28,7 @@ from weft.frontends.dsl.values import (
 )
 
 if TYPE_CHECKING:
-    from weft.frontends.dsl.signatures import Given
+    from weft.frontends.dsl.arguments import Given
 
 CALLED = "in this call of"
 

@@ -15,6 +15,7 @@ from weft.compiler.graph import Graph, Node, topological
 from weft.compiler.program import Experiment
 from weft.compiler.types import F32, DType, TensorType
 from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.arguments import Given, assign
 from weft.frontends.dsl.builtins import BUILTINS
 from weft.frontends.dsl.copies import copied
 from weft.frontends.dsl.data import DataProvider, elaborate_data
@@ -24,7 +25,6 @@ from weft.frontends.dsl.modules import Module, Scope, load_module
 from weft.frontends.dsl.names import check_names
 from weft.frontends.dsl.parser import parse_expression
 from weft.frontends.dsl.registry import Registry
-from weft.frontends.dsl.signatures import Given, assign
 from weft.frontends.dsl.training import Train
 from weft.frontends.dsl.values import Closure, Model, Tensor, Value, describe, unlabelled
 

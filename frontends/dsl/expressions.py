@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from weft.compiler.errors import CompileError, did_you_mean
 from weft.frontends.dsl import operators
 from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.arguments import Given, assign
 from weft.frontends.dsl.diagnostics import SameInEveryCall
 from weft.frontends.dsl.indexing import index
 from weft.frontends.dsl.modules import Scope
-from weft.frontends.dsl.signatures import Given, assign
 from weft.frontends.dsl.statements import run
 from weft.frontends.dsl.values import Dataset, Quantity, Tensor, Value, describe
 

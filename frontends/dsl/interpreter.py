@@ -16,12 +16,12 @@ from weft.compiler.type_rules import TypeRuleError
 from weft.compiler.types import DTYPES, F32, DType, SymDim, TensorType
 from weft.frontends.dsl import calls, parameters, selections, statements
 from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.arguments import Given
 from weft.frontends.dsl.composite import Composites
 from weft.frontends.dsl.diagnostics import SameInEveryCall, UnknownName, not_a_tensor
 from weft.frontends.dsl.expressions import EVALUATE
 from weft.frontends.dsl.modules import Module, Scope, library
 from weft.frontends.dsl.registry import STEP, Registry
-from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.values import (
     KINDS,
     WORDS,

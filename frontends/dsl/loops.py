@@ -19,10 +19,10 @@ from weft.compiler import builder as b
 from weft.compiler.graph import Graph, Node, locate, make, substitute, topological
 from weft.compiler.loops import Loop, fresh, unrolled
 from weft.compiler.types import U32, Dim, SymDim, TensorType
+from weft.frontends.dsl.arguments import Given
 from weft.frontends.dsl.axes import axis_index
 from weft.frontends.dsl.parameters import draw_name
 from weft.frontends.dsl.registry import SEED
-from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.site import Site
 from weft.frontends.dsl.values import (
     Builtin,

@@ -14,6 +14,7 @@ from weft.compiler.errors import CompileError, Note, Span
 from weft.compiler.graph import Graph, Node, substitute, topological
 from weft.compiler.program import PARAMETERS, Exchange, Optimizer, State, Update
 from weft.compiler.types import TensorType, static_shape, symbol
+from weft.frontends.dsl.arguments import filled
 from weft.frontends.dsl.builtins import BUILTINS
 from weft.frontends.dsl.calls import bind, inside
 from weft.frontends.dsl.composite import Composites
@@ -21,7 +22,6 @@ from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Frame
 from weft.frontends.dsl.registry import SEED, STEP, Registry, fans
 from weft.frontends.dsl.schedules import Schedules, frame
-from weft.frontends.dsl.signatures import filled
 from weft.frontends.dsl.site import Site
 from weft.frontends.dsl.values import (
     Builtin,

@@ -12,12 +12,13 @@ from weft.compiler.graph import Node, locate, substitute, topological
 from weft.compiler.program import State
 from weft.compiler.types import DTYPES, SymDim, TensorType
 from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.arguments import Given
 from weft.frontends.dsl.axes import align
 from weft.frontends.dsl.composite import Composites
 from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit
 from weft.frontends.dsl.modules import Scope
 from weft.frontends.dsl.registry import SEED, fans, static_sizes
-from weft.frontends.dsl.signatures import Given, unknown_type
+from weft.frontends.dsl.signatures import unknown_type
 from weft.frontends.dsl.values import (
     ABSENT,
     Axis,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from weft.compiler.errors import CompileError, Span
 from weft.compiler.graph import Node
 from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.arguments import Given
 from weft.frontends.dsl.expressions import arguments
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Scope
 from weft.frontends.dsl.schedules import Clock
-from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.values import Closure, Tensor, describe
 
 

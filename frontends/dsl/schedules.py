@@ -14,13 +14,13 @@ from weft.compiler.errors import CompileError, Span, did_you_mean, one_of
 from weft.compiler.graph import Node, topological
 from weft.compiler.types import F64, TensorType
 from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.arguments import filled
 from weft.frontends.dsl.builtins import BUILTINS
 from weft.frontends.dsl.calls import bind, inside
 from weft.frontends.dsl.composite import Composites
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Frame, Scope
 from weft.frontends.dsl.registry import STEP, Registry
-from weft.frontends.dsl.signatures import filled
 from weft.frontends.dsl.site import Site
 from weft.frontends.dsl.values import (
     Builtin,

@@ -1,4 +1,4 @@
-"""Calls: which argument goes to which parameter, and whether it has the parameter's type.
+"""Signatures: whether an argument has the type of its parameter, and the names that types bind.
 
 A name in a signature's dimensions is bound by the first argument that has it, to a fresh label and
 a size; later arguments must agree. The caller's labels come back on the result.
@@ -6,13 +6,13 @@ a size; later arguments must agree. The caller's labels come back on the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from weft.compiler.errors import CompileError, Note, Span, did_you_mean, one_of
 from weft.compiler.types import DTYPES, Dim, DType
 from weft.frontends.dsl import syntax as s
-from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit, unknown_argument
+from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit
 from weft.frontends.dsl.elsewhere import TYPES, elsewhere
 from weft.frontends.dsl.modules import Scope
 from weft.frontends.dsl.values import (
@@ -38,62 +38,6 @@ STATIC_TYPES = (
     "metric",
 )  # fmt: skip
 TENSOR_TYPES = ("float", "int", "class", *DTYPES)
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """One argument of a call: its keyword (or None), its value and its place."""
-
-    name: str | None
-    value: Value
-    span: Span
-    name_span: Span | None = None
-
-    @property
-    def key_span(self) -> Span:
-        """The place of the keyword, or of the value where there is none."""
-        return self.name_span or self.span
-
-
-def filled(partial: Partial, span: Span) -> list[Given]:
-    """The arguments that a function has so far; `span` where their places are unknown."""
-    places = partial.places
-    return [Given(n, v, places.get(n, span)) for n, v in partial.arguments.items()]
-
-
-def assign(
-    name: str, parameters: Sequence[s.Parameter], arguments: Sequence[Given], span: Span
-) -> dict[str, Given]:
-    """Arguments by parameter name; defaults are not filled in here."""
-    known = [p.name for p in parameters]
-    bound: dict[str, Given] = {}
-    position = 0
-    for given in arguments:
-        key = given.name
-        if key is None:
-            if position >= len(known):
-                raise SameInEveryCall(
-                    f"`{name}` takes {_count(len(known))}, and this is one more",
-                    given.span,
-                    expected=f"`{name}({', '.join(known)})`",
-                    found=describe(given.value),
-                )
-            key = known[position]
-            position += 1
-        elif key not in known:
-            raise unknown_argument(name, key, known, given.key_span)
-        if key in bound:
-            raise SameInEveryCall(
-                f"`{name}` is given `{key}` twice",
-                given.key_span,
-                notes=[Note("first given here", bound[key].key_span)],
-            )
-        bound[key] = given
-    return bound
-
-
-def _count(n: int) -> str:
-    return "1 argument" if n == 1 else f"{n} arguments"
 
 
 @dataclass(slots=True)
@@ -404,14 +348,3 @@ def type_text(type: s.TypeExpr) -> str:
     if type.dims is None:
         return type.base
     return f"{type.base}[{', '.join(dimension_text(d) for d in type.dims)}]"
-
-
-def static_arguments(values: Mapping[str, Value]) -> dict[str, Value]:
-    """The static arguments that describe a composite to a backend, as plain constants."""
-    found: dict[str, Value] = {}
-    for name, value in values.items():
-        items = value if isinstance(value, list | tuple) else [value]
-        plain = [v.size if isinstance(v, Axis) else v for v in items]
-        if all(isinstance(v, bool | int | float | str) for v in plain):
-            found[name] = tuple(plain) if isinstance(value, list | tuple) else plain[0]
-    return found

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from weft.compiler.errors import CompileError, Span, one_of
 from weft.compiler.type_rules import TypeRuleError
 from weft.compiler.types import SymDim
+from weft.frontends.dsl.arguments import Given, counted
 from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit, unknown_argument
-from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.values import Builtin, Tensor, Value, as_dim, describe
 
 if TYPE_CHECKING:
@@ -88,10 +88,9 @@ def _wrong_count(function: Builtin, given: Sequence[Given], span: Span) -> Compi
     positional = [g for g in given if g.name is None]
     expected = f"`{function.name}({', '.join(_shown(p) for p in function.parameters)})`"
     if len(positional) > len(single) and len(single) == len(function.parameters):
-        count = f"{len(single)} argument{'' if len(single) == 1 else 's'}"
         extra = positional[len(single)]
         return SameInEveryCall(
-            f"`{function.name}` takes {count}, and this is one more",
+            f"`{function.name}` takes {counted(len(single))}, and this is one more",
             extra.span,
             expected=expected,
             found=describe(extra.value),

@@ -18,6 +18,7 @@ from weft.compiler.graph import Graph, Node, topological
 from weft.compiler.types import F64, Dim, DType, TensorType, dtype_of, symbol
 from weft.compiler.verify import verify
 from weft.frontends.dsl import syntax as s
+from weft.frontends.dsl.arguments import Given
 from weft.frontends.dsl.builtins import BUILTINS
 from weft.frontends.dsl.elaborate import Declarations
 from weft.frontends.dsl.interpreter import Interpreter
@@ -26,7 +27,6 @@ from weft.frontends.dsl.optimizers import optimizer
 from weft.frontends.dsl.parser import parse_expression
 from weft.frontends.dsl.registry import Registry
 from weft.frontends.dsl.schedules import Schedules
-from weft.frontends.dsl.signatures import Given
 from weft.frontends.dsl.values import Closure, Tensor, Value
 
 Array = np.ndarray
