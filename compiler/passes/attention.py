@@ -41,12 +41,17 @@ def attend(graph: Graph, widest: int) -> tuple[Graph, Regions]:
     if not widest:
         return graph, ()
     finder = _Finder(graph, widest)
-    found: list[_Attention] = []
-    for node in graph.nodes:
-        attention = finder.attention(node) if node.op.name == "reduce_max" else None
-        if attention is not None and _order(graph, [*found, attention]) is not None:
-            found.append(attention)
-    return _rewritten(graph, found) if found else (graph, ())
+    tops = (node for node in graph.nodes if node.op.name == "reduce_max")
+    found = [one for top in tops if (one := finder.attention(top)) is not None]
+    order = _order(graph, found)
+    if order is None:  # some of them can't be had: those that can with the ones before
+        some: list[_Attention] = []
+        for one in found:
+            if _order(graph, [*some, one]) is not None:
+                some.append(one)
+        found, order = some, _order(graph, some)
+    assert order is not None
+    return _rewritten(graph, found, order) if found else (graph, ())
 
 
 # -- products with values of queries by keys ------------------------------------------------------
@@ -404,10 +409,10 @@ def _order(graph: Graph, found: Sequence[_Attention]) -> list[_Unit] | None:
     return order
 
 
-def _rewritten(graph: Graph, found: Sequence[_Attention]) -> tuple[Graph, Regions]:
+def _rewritten(
+    graph: Graph, found: Sequence[_Attention], order: Sequence[_Unit]
+) -> tuple[Graph, Regions]:
     """Every part gets nodes of its own."""
-    order = _order(graph, found)
-    assert order is not None
     rows = {row: sum for one in found for row, sum in one.rows.items()}
     new: dict[Node, Node] = {}
     regions: list[tuple[Node, ...]] = []

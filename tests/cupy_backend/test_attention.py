@@ -21,7 +21,7 @@ from weft.compiler.analysis import flops
 from weft.compiler.costs import kernel_cost
 from weft.compiler.evaluate import evaluate
 from weft.compiler.gradient import differentiate, vjp
-from weft.compiler.graph import Graph, make, topological
+from weft.compiler.graph import Graph, make, substitute, topological
 from weft.compiler.kernel import Attention
 from weft.compiler.kernel_text import text
 from weft.compiler.passes.attention import attend
@@ -238,6 +238,24 @@ def test_forward_queries_and_keys_are_kernels(name: str) -> None:
     pair = case.shapes[0][-2], case.shapes[1][-2]
     kept = {n.type.shape[-2:] for b in plan.buffers if b.kind == "arena" for n in b.nodes}
     assert pair not in kept or pair == case.shapes[2][-2:]
+
+
+def test_one_that_can_not_be_had_leaves_the_others() -> None:
+    """The gradient of keys waits for that of values here, so one kernel can't make both."""
+    graph, _ = graph_of(attention((20, 8), 20, 8), F32)
+    other, _ = graph_of(attention((20, 8), 30, 8), F32)
+    y, k, dv = graph.named_outputs["out"], graph.named_inputs["k"], graph.named_outputs["dv"]
+    outputs = (y, dv, *vjp([y], [make("tanh", dv)], [k]), *other.outputs)
+    inputs = [n for n in topological(outputs) if n.op.name == "input"]
+    renamed = {n: b.input_(f"x{i}", n.type) for i, n in enumerate(inputs)}
+    both = Graph("g", tuple(renamed.values()), tuple(substitute(outputs, renamed)))
+    assert parts(planned(both)) == 3
+    found, _ = attend(lower(both, Target()), BACKEND.abilities.attention)
+    rng = np.random.default_rng(0)
+    values = {n.name: rng.normal(size=n.type.shape).astype(np.float32) for n in both.inputs}
+    results = evaluate(found, values)
+    for output, value in evaluate(both, values).items():
+        np.testing.assert_allclose(results[output], value, 1e-4, 1e-5)
 
 
 @pytest.mark.parametrize("name", CASES)
