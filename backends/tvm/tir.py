@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 from tvm import ir, tirx
@@ -38,8 +39,9 @@ def stored(dtype: DType) -> str:
     return _NAMES[dtype.name]
 
 
+@lru_cache(1 << 12)
 def number(value: int) -> Expr:
-    """A constant index."""
+    """A constant index; kernels are full of the same few."""
     return tirx.const(value, "int32" if abs(value) < 2**31 else "int64")
 
 
@@ -53,13 +55,13 @@ def pointer(name: str, dtype: str) -> Expr:
 
 def memory(name: str, dtype: str, size: int, data: Expr) -> tuple[Buffer, Stmt]:
     """A flat buffer over a pointer, and the statement that declares it."""
-    buffer = tirx.decl_buffer((size,), dtype, name=name, data=data, data_alignment=1)
+    buffer = tirx.decl_buffer((size,), dtype, name=name, data=data, data_alignment=1, layout=None)
     return buffer, s.DeclBuffer(buffer, data=data)
 
 
 def local(name: str, dtype: str, size: int, scope: str = "local") -> tuple[Buffer, Stmt]:
     """Scratch memory, and the statement that makes it: registers, or `global` for the heap."""
-    buffer = tirx.decl_buffer((size,), dtype, name=name, scope=scope)
+    buffer = tirx.decl_buffer((size,), dtype, name=name, scope=scope, layout=None)
     on_stack = scope == "local"  # where LLVM makes registers of it
     return buffer, s.AllocBuffer(buffer, {"disable_lower_builtin": number(1)} if on_stack else None)
 
