@@ -18,7 +18,6 @@ from weft.backends.base import NotKept
 from weft.backends.tvm.pool import POOL
 
 _PASSES = (
-    tirx.transform.FlattenBuffer,
     lambda: tirx.transform.VectorizeLoop(True),
     tirx.transform.UnrollLoop,
     tirx.transform.StmtSimplify,
