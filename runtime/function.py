@@ -94,7 +94,7 @@ class Function:
         self, types: Sequence[TensorType], float_type: DType, wrt: tuple[int | str, ...]
     ) -> _Compiled:
         graph = elaborate_function(self.source, self.name, types, self.base, float_type)
-        backend = backend_named(self.backend)
+        backend = backend_named(self.backend, [type.dtype for type in types])
         for node in graph.inputs[len(types) :]:
             if node.name not in (_SEED, _STEP):
                 raise RunError(
@@ -181,7 +181,11 @@ def _arrays(given: Sequence[Any]) -> tuple[list[np.ndarray], DType]:
 
 def dtype_of_float(array: np.ndarray | np.generic) -> DType | None:
     """The element type of a floating array; None for others."""
-    return dtype_of(np.asarray(array)) if array.dtype.kind == "f" else None
+    try:
+        found = dtype_of(np.asarray(array))
+    except TypeError:
+        return None
+    return found if found.kind == "float" else None
 
 
 def _dtype(place: int, array: np.ndarray) -> DType:

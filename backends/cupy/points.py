@@ -8,7 +8,18 @@ from math import prod
 from weft.backends.cupy.code import THREADS, Launch, launch
 from weft.backends.cupy.emit import Emitter, Namer
 from weft.compiler.index import Axis
-from weft.compiler.kernel import Guard, Literal, Load, Port, Scalar, Stage, stage_indices, walk
+from weft.compiler.kernel import (
+    Apply,
+    Guard,
+    Literal,
+    Load,
+    Port,
+    Scalar,
+    Stage,
+    stage_indices,
+    walk,
+)
+from weft.compiler.types import F32
 
 VECTOR = 16  # bytes that a thread reads at once
 MOST_BLOCKS = 8_192  # of a grid over points; threads then go on by the whole grid
@@ -68,19 +79,26 @@ def index_type(stages: Sequence[Stage], count: int) -> str:
 
 
 def lanes_of(stage: Stage, axis: Axis | None, aligned: frozenset[int]) -> int:
-    """How many neighbours a thread takes: 16 bytes of the widest type, where memory allows."""
+    """How many neighbours a thread takes: 16 bytes of the widest type, where memory allows.
+
+    Of floats of 16 bits, the f32 that they are computed in does not count.
+    """
     if axis is None:
         return 1
-    widest, runs, fits = 1, 0, True
-
-    def visit(value: Scalar) -> None:
-        nonlocal widest, runs, fits
-        if isinstance(value, Guard) and any(axis in i.axes for i in value.tests):
-            fits = False
-        if not isinstance(value, Literal):
-            widest = max(widest, value.dtype.bytes)
-
-    walk(stage, visit)
+    found: list[Scalar] = []
+    walk(stage, found.append)
+    stored = [store.value.dtype for store in stage.stores]
+    narrow = any(dtype.is_narrow for dtype in (*stored, *(value.dtype for value in found)))
+    counted = [
+        value.dtype
+        for value in found
+        if not isinstance(value, Literal)
+        and not (narrow and isinstance(value, Apply) and value.dtype == F32)
+    ]
+    widest = max((dtype.bytes for dtype in (*stored, *counted)), default=1)
+    fits = not any(
+        isinstance(value, Guard) and any(axis in i.axes for i in value.tests) for value in found
+    )
     lanes = min(8, VECTOR // widest)
     while lanes > 1 and axis.extent % lanes:
         lanes //= 2

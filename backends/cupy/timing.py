@@ -72,7 +72,8 @@ def _name(call: Call) -> str:
     if isinstance(call, Launch):
         return call.function.name
     sizes = "x".join(map(str, (call.count, *call.sizes)))
-    return f"library_{sizes}_{''.join(map(str, call.steps))}"
+    factors = "tf32" if call.tf32 else call.dtype
+    return f"library_{factors}_{sizes}_{''.join(map(str, call.steps))}"
 
 
 def _all(calls: Sequence[Callable[[], None]]) -> None:

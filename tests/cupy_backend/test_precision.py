@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import weft
+from conformance.backends import compare, run_twice
 from cupy_backend import pretended
 from cupy_backend.emulated import BACKEND, EMULATOR, emulated
 from weft.backends.cupy.backend import SHOWN, CupyBackend
 from weft.backends.cupy.code import Gemm
 from weft.backends.cupy.gpu import Gpu
 from weft.compiler import builder as b
+from weft.compiler.evaluate import evaluate
 from weft.compiler.gradient import differentiate
 from weft.compiler.graph import Graph, Node, topological
 from weft.compiler.kernel_text import text
@@ -77,6 +80,30 @@ def test_what_lies_in_memory_between_kernels_has_16_bits() -> None:
         made = session_for(loaded, SHOWN).plan("train_step", loaded.experiment.settings.batch)
         sizes[precision] = made.arena_bytes
     assert sizes["bf16"] < 0.65 * sizes["f32"]
+
+
+def neighbours(dtype: DType, stored: DType) -> Graph:
+    """A few operations on each element, and sums of them by row."""
+    x = b.input_("x", TensorType(dtype, (40, 1_024)))
+    y = b.unary("exp", x * 0.5) + x
+    rows = b.reduce_sum(b.unary("tanh", x), (1,))
+    return Graph("g", (x,), (b.cast(y, stored), rows), ("points", "rows"))
+
+
+@pytest.mark.parametrize(("stored", "runs"), [(BF16, {"8"}), (F32, {"4", "8"})], ids=str)
+def test_threads_read_16_bytes_at_once(stored: DType, runs: set[str]) -> None:
+    """Eight numbers, unless what they become is written four at a time."""
+    graph = neighbours(BF16, stored)
+    source = SHOWN.compile(plan(graph, fuse(graph), SHOWN.abilities)).source
+    assert set(re.findall(r"load<(\d)>", source)) == runs
+
+
+@emulated
+def test_every_result_is_rounded_as_the_reference_does() -> None:
+    graph = neighbours(BF16, BF16)
+    values = {"x": np.random.default_rng(0).normal(size=(40, 1_024)).astype(BF16.numpy)}
+    program = BACKEND.compile(plan(graph, fuse(graph), BACKEND.abilities))
+    compare(run_twice(program, graph, values), evaluate(graph, values))
 
 
 # -- products by the library ----------------------------------------------------------------------

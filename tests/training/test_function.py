@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -171,3 +172,14 @@ def test_mistakes_are_shown_in_the_source() -> None:
         weft.function(SOURCE, "logistic_loss")(np.ones((2, 3)), np.ones((4, 3)), np.array([0, 1]))
     with pytest.raises(RunError, match="no array of numbers"):
         weft.function(SOURCE)(np.array(["a"]))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16], ids=str)
+def test_functions_of_16_bits(dtype: type) -> None:
+    """On whatever backend: one that computes them is taken."""
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype(dtype)
+    found = weft.function("fn f(x: f32[B, D]) = softmax(x)", "f", backend="auto")(x)
+    assert found.dtype == dtype
+    exact = np.exp(x.astype(float))
+    exact /= exact.sum(1, keepdims=True)
+    np.testing.assert_allclose(found.astype(float), exact, rtol=2e-2)

@@ -13,11 +13,12 @@ import pytest
 import weft
 from steps import Steps
 from training.test_trainer import Listener, same_run
+from weft.compiler import builder as b
 from weft.compiler.composites import bodies
 from weft.compiler.errors import CompileError, RunError
 from weft.compiler.graph import Graph, Node
 from weft.compiler.pipeline import optimise
-from weft.compiler.types import BF16, F16, F32, F64, DType
+from weft.compiler.types import BF16, F16, F32, F64, DType, TensorType
 from weft.runtime.backends import BACKENDS, Entry, backend_named
 from weft.runtime.signals import Interrupted
 
@@ -124,6 +125,16 @@ def test_narrow_meets_wide(probe: str) -> None:
     with pytest.raises(CompileError) as error:
         steps(MEETING.replace("PROBE", probe), "minimize net(x) with sgd(0.1)", precision="bf16")
     assert str(error.value.diagnostic.found).startswith(f"{PROBES[probe]}[")
+
+
+@NARROW
+def test_what_is_rounded_stays_rounded(dtype: DType) -> None:
+    """No pass takes a rounding for a way and back; the other way round it is one."""
+    x, y = b.input_("x", TensorType(F32, (3,))), b.input_("y", TensorType(dtype, (3,)))
+    there, back = b.cast(b.cast(x, dtype), F32), b.cast(b.cast(y, F32), dtype)
+    graph = optimise(Graph("g", (x, y), (there, back), ("there", "back")))
+    assert [n.op.name for n in graph.nodes] == ["input", "input", "cast", "cast"]
+    assert graph.named_outputs["back"].op.name == "input"
 
 
 # -- what that is worth ---------------------------------------------------------------------------
