@@ -24,6 +24,7 @@ from weft.compiler import builder as b
 from weft.compiler.graph import Graph, Node, locate, rebuild
 from weft.compiler.index import Axis, Index, Indices
 from weft.compiler.ops import Kind
+from weft.compiler.passes.attention_products import OuterProduct, inner_product, outer_product
 from weft.compiler.passes.elements import moved, shape_of
 from weft.compiler.passes.fuse import MAPS
 
@@ -43,6 +44,8 @@ def attend(graph: Graph, widest: int) -> tuple[Graph, Regions]:
     finder = _Finder(graph, widest)
     tops = (node for node in graph.nodes if node.op.name == "reduce_max")
     found = [one for top in tops if (one := finder.attention(top)) is not None]
+    if not found:
+        return graph, ()
     order = _order(graph, found)
     if order is None:  # some of them can't be had: those that can with the ones before
         some: list[_Attention] = []
@@ -51,79 +54,7 @@ def attend(graph: Graph, widest: int) -> tuple[Graph, Regions]:
                 some.append(one)
         found, order = some, _order(graph, some)
     assert order is not None
-    return _rewritten(graph, found, order) if found else (graph, ())
-
-
-# -- products with values of queries by keys ------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class InnerProduct:
-    """A product that gives such values: `s[b, t, j] = sum over d of left[b, t, d] right[b, j, d]`.
-
-    Batch axes, the axis that stays and the one that is summed over, of each operand.
-    """
-
-    node: Node
-    batch: tuple[tuple[int, ...], tuple[int, ...]]
-    free: tuple[int, int]
-    over: tuple[int, int]
-
-
-def inner_product(node: Node) -> InnerProduct | None:
-    """The node as such a product, if it is one."""
-    if node.op.name != "dot_general":
-        return None
-    contract, batch = node.attributes["contract"], node.attributes["batch"]
-    rank = len(batch[0]) + 2
-    if len(contract[0]) != 1 or any(operand.type.rank != rank for operand in node.inputs):
-        return None
-    free = [
-        next(i for i in range(rank) if i not in (*contract[side], *batch[side])) for side in (0, 1)
-    ]
-    return InnerProduct(node, batch, (free[0], free[1]), (contract[0][0], contract[1][0]))
-
-
-@dataclass(frozen=True)
-class OuterProduct:
-    """A sum over queries or keys: `o[b, t, n] = sum over j of pair[b, t, j] factor[b, j, n]`.
-
-    `slot` is the operand that `pair` is, `over` its axis that is summed over; then the axes of the
-    factor.
-    """
-
-    node: Node
-    slot: int
-    over: int
-    batch: tuple[int, ...]
-    along: int
-    free: int
-
-    @property
-    def pair(self) -> Node:
-        return self.node.inputs[self.slot]
-
-    @property
-    def factor(self) -> Node:
-        return self.node.inputs[1 - self.slot]
-
-    @property
-    def width(self) -> int:
-        return shape_of(self.factor)[self.free]
-
-
-def outer_product(node: Node, pair: Node) -> OuterProduct | None:
-    """The node as such a sum of a value of queries by keys, if it is one."""
-    found = inner_product(node)
-    if found is None or (node.inputs[0] is pair) == (node.inputs[1] is pair):
-        return None
-    slot = 0 if node.inputs[0] is pair else 1
-    if found.batch[slot] != tuple(range(pair.type.rank - 2)):
-        return None
-    other = 1 - slot
-    return OuterProduct(
-        node, slot, found.over[slot], found.batch[other], found.over[other], found.free[other]
-    )
+    return _rewritten(graph, found, order)
 
 
 # -- attention in a graph -------------------------------------------------------------------------

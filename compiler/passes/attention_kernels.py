@@ -22,7 +22,7 @@ from weft.compiler.kernel import (
     Store,
 )
 from weft.compiler.ops import Kind
-from weft.compiler.passes.attention import OuterProduct, inner_product, outer_product
+from weft.compiler.passes.attention_products import OuterProduct, inner_product, outer_product
 from weft.compiler.passes.elements import Elements, axes_of, shape_of, summed, wide, widened
 from weft.compiler.pattern import number_of
 
