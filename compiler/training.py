@@ -316,10 +316,8 @@ def _constrained(rule: Callable[[Node], Node], value: Node) -> Node:
 
 def _init(states: Mapping[str, State]) -> Graph:
     seed = b.input_(SEED, TensorType(U32, (2,)))
-    values = []
-    for state in states.values():
-        free = {n: seed for n in topological([state.init]) if n.op.name == "input"}
-        values.append(substitute([state.init], free)[0])
+    first = [state.init for state in states.values()]
+    values = substitute(first, {n: seed for n in topological(first) if n.op.name == "input"})
     return inline_calls(Graph("init", (seed,), tuple(values), tuple(states)), frozenset())
 
 
