@@ -16,6 +16,7 @@ from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit
 from weft.frontends.dsl.elsewhere import TYPES, elsewhere
 from weft.frontends.dsl.modules import Scope
 from weft.frontends.dsl.values import (
+    WORDS,
     Axis,
     Builtin,
     Closure,
@@ -316,11 +317,14 @@ def unknown_type(type: s.TypeExpr, known: Sequence[str] = ()) -> CompileError:
         static = ", ".join(f"`{name}`" for name in STATIC_TYPES)
         expected = f"{static}, `class` or an exact type such as `f32`"
     other = elsewhere(type.base, TYPES)
+    hint = f"here it is called `{other}`" if other in known else did_you_mean(type.base, known)
+    if type.base in WORDS:
+        hint = f"numbers stay f32: write `precision = {type.base}` in `train`"
     return SameInEveryCall(
         f"there is no type `{type.base}`",
         Span(type.span.source, type.span.start, type.span.start + len(type.base)),
         expected=expected,
-        hint=f"here it is called `{other}`" if other in known else did_you_mean(type.base, known),
+        hint=hint,
     )
 
 
