@@ -34,7 +34,7 @@ def test_an_example_is_verified(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", COMPILING)
 @pytest.mark.parametrize("name", TRAINED)
-def test_its_step_is_verified_where_it_takes_long_to_compile(name: str, backend: str) -> None:
+def test_its_step_is_verified_by_backends_that_compile(name: str, backend: str) -> None:
     """Kernels one by one and graphs for several batches take a minute to compile.
 
     The step for a full batch is one that training compiles too, and keeps.
@@ -51,6 +51,6 @@ def test_its_step_is_verified_where_it_takes_long_to_compile(name: str, backend:
 @pytest.mark.thorough
 @pytest.mark.parametrize("backend", COMPILING)
 @pytest.mark.parametrize("name", TRAINED)
-def test_an_example_is_verified_where_it_takes_long_to_compile(name: str, backend: str) -> None:
+def test_an_example_is_verified_by_backends_that_compile(name: str, backend: str) -> None:
     found = verified(name, backend)
     assert found.passed, [fault.render() for check in found.checks for fault in check.faults]
