@@ -36,6 +36,7 @@ Sizes = Mapping[str, int]
 TRIES = (4.0,) * 6  # how many times the errors results are moved by, in each try
 MORE = (0.5, 1.0, 2.0, 4.0, 8.0) * 4  # where a result is beyond what those show
 DOUBLED = 2
+COARSE = 4  # instead, where floats have 16 bits: roundings are large, and too few to cancel
 TF32 = 2.0**-11  # half a unit in the last place of a factor that is rounded to TF32
 NEAR = 5  # as far as short convolutions mix places
 
@@ -170,6 +171,7 @@ class Bounded:
     _errors: list[np.ndarray | None]
     _units: Mapping[str, float]
     _rng: np.random.Generator
+    _slack: float
     _largest: Arrays = field(default_factory=dict)
     _widths: list[float] = field(default_factory=lambda: list(TRIES))
     _patient: bool = False
@@ -181,7 +183,9 @@ class Bounded:
         value = self.exact[output]
         with np.errstate(all="ignore"):
             rounding = self._units[output] * np.abs(value.astype(np.float64))
-            bound = DOUBLED * self._largest[output] + np.where(np.isfinite(value), rounding, 0.0)
+            bound = self._slack * self._largest[output] + np.where(
+                np.isfinite(value), rounding, 0.0
+            )
         return np.where(np.isnan(bound), np.inf, bound)
 
     def judge(self, output: str, found: np.ndarray, also: float = 0.0) -> Judged:
@@ -234,7 +238,9 @@ def bounded(graph: Graph, inputs: Mapping[str, np.ndarray], sizes: Sizes | None 
         name: _unit(node.type.dtype)[0] if node.type.dtype.kind == "float" else 0.0
         for name, node in graph.named_outputs.items()
     }
-    return Bounded(exact, wide, values, sizes or {}, errors, units, np.random.default_rng(11))
+    slack = COARSE if any(node.type.dtype.is_narrow for node in own.values()) else DOUBLED
+    rng = np.random.default_rng(11)
+    return Bounded(exact, wide, values, sizes or {}, errors, units, rng, slack)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 import weft
+from examples.table import EXAMPLES
 from steps import Steps
 from training.test_trainer import Listener, same_run
 from weft.compiler import builder as b
@@ -42,6 +43,7 @@ train {
   epochs = 4
 }
 """
+FOLDER = Path(__file__).parents[2] / "examples"
 POINTS = """\
 data points {
   source = npz("points.npz")
@@ -79,6 +81,14 @@ def test_what_is_kept_is_wide_and_what_a_model_computes_is_narrow(dtype: DType) 
     assert [n.type.dtype for n in program.predict.outputs] == [F32]
     assert not any(n.type.dtype.is_narrow for n in program.epoch_end.nodes)
     assert not any(n.type.dtype.is_narrow for n in nodes(program.init))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_has_it(name: str) -> None:
+    """Its models in 16 bits, its parameters in f32: no part of the library is in the way."""
+    program = weft.load(FOLDER / f"{name}.weft", precision="bf16").loaded.program
+    assert BF16 in program.types
+    assert not any(state.type.dtype.is_narrow for state in program.states.values())
 
 
 def test_a_parameter_is_rounded_once_a_step_however_often_it_is_used() -> None:
