@@ -19,6 +19,7 @@ from weft.frontends.dsl.arguments import Given, assign
 from weft.frontends.dsl.builtins import BUILTINS
 from weft.frontends.dsl.copies import copied
 from weft.frontends.dsl.data import DataProvider, elaborate_data
+from weft.frontends.dsl.diagnostics import UnknownName
 from weft.frontends.dsl.expressions import arguments
 from weft.frontends.dsl.interpreter import Interpreter
 from weft.frontends.dsl.modules import Module, Scope, load_module
@@ -181,7 +182,12 @@ def _evaluated(
     for name, value in overrides.items():
         if isinstance(value, str):
             expression = parse_expression(Source(f"<set {name}>", value))
-            value = interpreter.evaluate(expression, Scope(module))
+            try:
+                value = interpreter.evaluate(expression, Scope(module))
+            except UnknownName as error:
+                if name != "precision":
+                    raise
+                value = error.name  # the setting itself says what it may be
             if isinstance(value, Tensor):
                 raise CompileError(
                     f"`{name}` is known before anything runs",

@@ -220,6 +220,13 @@ def test_digits_reach_what_they_reach_in_single_precision(tmp_path: Path) -> Non
     assert found["f16"] > found["f32"] - 0.015
 
 
+def test_a_precision_that_there_is_not() -> None:
+    with pytest.raises(CompileError) as caught:
+        weft.load(DIGITS, precision="tf33")
+    assert caught.value.diagnostic.message == "`precision` is a floating type"
+    assert "`tf32`" in str(caught.value.diagnostic.expected)
+
+
 def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     spec = weft.load(DIGITS, precision="bf16")
     whole = spec.train("numpy", tmp_path / "whole")
