@@ -73,14 +73,15 @@ class Bound:
             if slot is not None:
                 table[slot] = address(array)
         self.run(self.pointer)
-        if self.fault[0]:
-            self.fault[0] = 0
+        if self.fault.value:
+            self.fault.value = 0
             raise MemoryError("a step needs more working memory than there is")
         if POOL.incomplete:
             POOL.complete(self.run)
         results = {name: read(given) for name, read in self.outputs}
-        for state, value in [(state, read(given)) for state, read in self.stores]:
-            state[...] = value
+        if self.stores:
+            for state, value in [(state, read(given)) for state, read in self.stores]:
+                state[...] = value
         return results
 
     def _reader(self, value: Value) -> Callable[[dict[str, np.ndarray]], np.ndarray]:

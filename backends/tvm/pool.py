@@ -6,6 +6,7 @@ beside another process that keeps the cores busy, a step took a hundred times as
 
 from __future__ import annotations
 
+import ctypes
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,9 +55,10 @@ class Pool:
         self.incomplete = started + 1 < self.width
 
     @property
-    def fault(self) -> np.ndarray:
+    def fault(self) -> ctypes.c_int32:
         """Not zero when a task has failed, for want of memory."""
-        return self.memory.view(np.int32)[_FAULT : _FAULT + 1]
+        memory: Any = self.memory
+        return ctypes.c_int32.from_buffer(memory, 4 * _FAULT)
 
     def forget(self) -> None:
         """In a child process, which has none of the threads."""

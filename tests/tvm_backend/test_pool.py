@@ -126,7 +126,7 @@ def test_a_child_process_has_threads_of_its_own(tmp_path: Path) -> None:
 def test_a_task_that_fails_is_an_error() -> None:
     made = session()
     step = made.step("train_step", 32)
-    POOL.fault[0] = -1
+    POOL.fault.value = -1
     with np.errstate(all="ignore"), pytest.raises(MemoryError, match="more working memory"):
         step(batches()[0])
     with np.errstate(all="ignore"):
