@@ -2,7 +2,7 @@
 
 The moments of a weight that gets no gradients any more fade until nothing is smaller, and stay
 there: 0.9 times the smallest number is rounded to itself. Each time the processor computes with
-such a number, it takes about ten times as long.
+such a number, it takes many times as long.
 """
 
 from __future__ import annotations
