@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from weft.backends.base import Arrays, Held, HostState, Peaks
 from weft.backends.tvm import packages
@@ -22,6 +23,9 @@ from weft.compiler.graph import Node
 from weft.compiler.ops import OPS
 from weft.compiler.plan import Abilities, Plan
 from weft.compiler.types import DType
+
+if TYPE_CHECKING:
+    from weft.backends.tvm.program import Program
 
 
 def _scratch(node: Node) -> int:
@@ -75,12 +79,10 @@ class TvmBackend:
 
     def listing(self, plan: Plan, form: str) -> str:
         """See `Backend.listing`."""
-        packages.import_tvm()
+        program = self._program(plan)
         from weft.backends.tvm.listing import FORMS
-        from weft.backends.tvm.program import Program
-        from weft.compiler.passes.kernels import kernels
 
-        return FORMS[form](Program(kernels(plan, self.abilities), plan.graph.name))
+        return FORMS[form](program)
 
     def timed(self, plan: Plan) -> TvmTimed:
         """See `Backend.timed`: a part is a call of a kernel, as it stands in the code."""
@@ -94,11 +96,13 @@ class TvmBackend:
         return peaks(dtype)
 
     def _compile(self, plan: Plan, timed: bool = False) -> TvmExecutable:
-        packages.import_tvm()
-        from weft.backends.tvm.program import Program
+        program = self._program(plan, timed)
         from weft.compiler.kernel_text import program_text
-        from weft.compiler.passes.kernels import kernels
 
+        return TvmExecutable(plan, program, program_text(program.name, program.kernels))
+
+    def _program(self, plan: Plan, timed: bool = False) -> Program:
+        """Raises RunError for types that there is no code for."""
         for node in (n for part in (plan.graph, *bodies(plan.graph)) for n in part.nodes):
             if node.type.dtype.is_narrow:
                 raise RunError(
@@ -107,9 +111,11 @@ class TvmBackend:
                     found=f"`{node.type}`",
                     hint="train with `precision = f32`",
                 )
-        made = kernels(plan, self.abilities)
-        program = Program(made, plan.graph.name, timed)
-        return TvmExecutable(plan, program, program_text(program.name, made))
+        packages.import_tvm()
+        from weft.backends.tvm.program import Program
+        from weft.compiler.passes.kernels import kernels
+
+        return Program(kernels(plan, self.abilities), plan.graph.name, timed)
 
 
 BACKEND = TvmBackend()

@@ -245,6 +245,14 @@ class TestCompile:
         assert [word for word in words if word not in outcome.out] == []
 
     @native
+    @pytest.mark.parametrize("form", ["kernel", "tir", "llvm", "asm"])
+    def test_no_native_code_in_16_bits(self, weft: Callable, spec: Path, form: str) -> None:
+        options = ("--emit", form, "--backend", "tvm", "--set", "precision=f16")
+        outcome = weft("compile", spec, *options)
+        assert outcome.code == 1
+        assert "error: the tvm backend computes in f32 and f64" in outcome.err
+
+    @native
     def test_kernels_have_the_names_of_a_profile(self, weft: Callable, spec: Path) -> None:
         text = weft("compile", spec, "--emit", "kernel").out
         functions, _, calls = text.partition("\ntrain_step\n")
