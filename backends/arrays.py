@@ -22,11 +22,12 @@ def aligned(size: int) -> np.ndarray:
 
 def address(array: np.ndarray) -> int:
     """Of an array's first element. NumPy itself takes microseconds to say it."""
-    if array.flags.carray and array.size:
-        memory: Any = array  # has a buffer, which its type does not say
+    memory: Any = array  # has a buffer, which its type does not say
+    try:
         return ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    found: int = array.__array_interface__["data"][0]
-    return found
+    except (TypeError, ValueError):  # read-only, not contiguous, or empty
+        found: int = array.__array_interface__["data"][0]
+        return found
 
 
 def checked_state(name: str, plan: Plan, state: Arrays) -> np.ndarray:
