@@ -1,4 +1,6 @@
-; The threads of native code. A parallel loop is cut into tasks, and whoever is free takes the next.
+; The threads of native code. A parallel loop is cut into tasks, an equal share of which, one after
+; the other, is for each thread; who is done with its own takes those of others. So what a thread has
+; computed it finds in its own cache when the next loop reads it, and no core waits for a slow one.
 ;
 ;     caller    states the loop, wakes who sleeps, takes tasks until none is left, waits for the rest
 ;     worker    waits for a loop, takes tasks until none is left, waits again
@@ -24,11 +26,16 @@
   [40 x i8],  ;  9
   ptr,        ; 10  the loop: a function of (number of the task, environment, data)
   ptr,        ; 11  its data
-  i32,        ; 12  how many tasks it is cut into
-  [44 x i8],  ; 13
-  i64,        ; 14  ticket: the loop's number in the upper half, its next task in the lower
-  [56 x i8],  ; 15
-  i32         ; 16  tasks that are not done
+  [48 x i8],  ; 12
+  i64,        ; 13  its number, and in the lower 16 bits for how many threads it has tasks
+  [56 x i8],  ; 14
+  i32,        ; 15  tasks that are not done
+  [60 x i8],  ; 16
+  [$most x %Share]  ; 17  of each thread
+}
+%Share = type {
+  i64,        ; the number of a loop, and in the lower 16 bits how many tasks of it are taken
+  [56 x i8]
 }
 %Environment = type { ptr, i32 }  ; TVM's: nothing, and the number of tasks
 %Seat = type { ptr, i32 }         ; a worker's: the pool, and its number from 1
@@ -116,37 +123,63 @@ end:
   ret i32 0
 }
 
-; Take tasks until none is left.
-define void @weft_tasks(ptr %pool) {
+; Take tasks until none is left, those of this seat first.
+;
+; What is read of a loop holds if a task of it can then be taken. For a loop that is done, every share
+; says that its tasks are taken, or has the number of a later loop.
+define void @weft_tasks(ptr %pool, i32 %seat) {
 entry:
   %environment = alloca %Environment
   store ptr null, ptr %environment
   %countp = getelementptr %Environment, ptr %environment, i32 0, i32 1
   %lambdap = getelementptr %Pool, ptr %pool, i32 0, i32 10
   %datap = getelementptr %Pool, ptr %pool, i32 0, i32 11
-  %tasksp = getelementptr %Pool, ptr %pool, i32 0, i32 12
-  %ticketp = getelementptr %Pool, ptr %pool, i32 0, i32 14
-  %leftp = getelementptr %Pool, ptr %pool, i32 0, i32 16
-  br label %next
-
-next:
-  ; A ticket that can still be taken belongs to a loop that is not done: what is read of it holds.
-  %ticket = load atomic i64, ptr %ticketp acquire, align 8
+  %loopp = getelementptr %Pool, ptr %pool, i32 0, i32 13
+  %leftp = getelementptr %Pool, ptr %pool, i32 0, i32 15
+  %loop = load atomic i64, ptr %loopp acquire, align 8
   %lambda = load atomic ptr, ptr %lambdap monotonic, align 8
   %data = load atomic ptr, ptr %datap monotonic, align 8
-  %tasks = load atomic i32, ptr %tasksp monotonic, align 4
-  %task = trunc i64 %ticket to i32
-  %open = icmp ult i32 %task, %tasks
-  br i1 %open, label %claim, label %end
+  %number = lshr i64 %loop, 16
+  %none = shl i64 %number, 16
+  %low = and i64 %loop, 65535
+  %width = trunc i64 %low to i32
+  %tasks = mul i32 %width, $share
+  store i32 %tasks, ptr %countp
+  br label %share
+
+share:
+  %turn = phi i32 [ 0, %entry ], [ %turns, %taken ]
+  %more = icmp ult i32 %turn, %width
+  br i1 %more, label %choose, label %end
+
+choose:
+  %far = add i32 %seat, %turn
+  %whose = urem i32 %far, %width
+  %sharep = getelementptr %Pool, ptr %pool, i32 0, i32 17, i32 %whose, i32 0
+  br label %look
+
+look:
+  %found = load atomic i64, ptr %sharep acquire, align 8
+  %old = icmp ult i64 %found, %none
+  %state = select i1 %old, i64 %none, i64 %found
+  %next = sub i64 %state, %none
+  %open = icmp ult i64 %next, $share
+  br i1 %open, label %claim, label %taken
 
 claim:
-  %after = add i64 %ticket, 1
-  %pair = cmpxchg ptr %ticketp, i64 %ticket, i64 %after acq_rel acquire
+  %after = add i64 %state, 1
+  %pair = cmpxchg ptr %sharep, i64 %found, i64 %after acq_rel acquire
   %won = extractvalue { i64, i1 } %pair, 1
-  br i1 %won, label %run, label %next
+  br i1 %won, label %run, label %look
+
+taken:
+  %turns = add i32 %turn, 1
+  br label %share
 
 run:
-  store i32 %tasks, ptr %countp
+  %short = trunc i64 %next to i32
+  %first = mul i32 %whose, $share
+  %task = add i32 %first, %short
   %result = call i32 %lambda(i32 %task, ptr %environment, ptr %data)
   %well = icmp eq i32 %result, 0
   br i1 %well, label %finish, label %fail
@@ -159,14 +192,14 @@ fail:
 finish:
   %left = atomicrmw sub ptr %leftp, i32 1 acq_rel
   %last = icmp eq i32 %left, 1
-  br i1 %last, label %tell, label %next
+  br i1 %last, label %tell, label %look
 
 tell:
   %done = getelementptr %Pool, ptr %pool, i32 0, i32 2
   %l = call i32 @pthread_mutex_lock(ptr %pool)
   %s = call i32 @pthread_cond_signal(ptr %done)
   %u = call i32 @pthread_mutex_unlock(ptr %pool)
-  br label %next
+  br label %look
 
 end:
   ret void
@@ -204,19 +237,19 @@ fail:
 state:
   %lambdap = getelementptr %Pool, ptr %pool, i32 0, i32 10
   %datap = getelementptr %Pool, ptr %pool, i32 0, i32 11
-  %tasksp = getelementptr %Pool, ptr %pool, i32 0, i32 12
-  %ticketp = getelementptr %Pool, ptr %pool, i32 0, i32 14
-  %leftp = getelementptr %Pool, ptr %pool, i32 0, i32 16
+  %loopp = getelementptr %Pool, ptr %pool, i32 0, i32 13
+  %leftp = getelementptr %Pool, ptr %pool, i32 0, i32 15
   %tasks = mul i32 %width, $share
   store atomic ptr %lambda, ptr %lambdap monotonic, align 8
   store atomic ptr %data, ptr %datap monotonic, align 8
-  store atomic i32 %tasks, ptr %tasksp monotonic, align 4
   store atomic i32 %tasks, ptr %leftp monotonic, align 4
-  %old = load atomic i64, ptr %ticketp monotonic, align 8
-  %number = lshr i64 %old, 32
-  %next = add i64 %number, 1
-  %ticket = shl i64 %next, 32
-  store atomic i64 %ticket, ptr %ticketp seq_cst, align 8
+  %old = load atomic i64, ptr %loopp monotonic, align 8
+  %before = lshr i64 %old, 16
+  %number = add i64 %before, 1
+  %high = shl i64 %number, 16
+  %low = zext i32 %width to i64
+  %loop = or i64 %high, %low
+  store atomic i64 %loop, ptr %loopp seq_cst, align 8
   %asleepp = getelementptr %Pool, ptr %pool, i32 0, i32 7
   %asleep = load atomic i32, ptr %asleepp seq_cst, align 4
   %none = icmp eq i32 %asleep, 0
@@ -230,7 +263,7 @@ wake:
   br label %work
 
 work:
-  call void @weft_tasks(ptr %pool)
+  call void @weft_tasks(ptr %pool, i32 0)
   br label %spin
 
 spin:
@@ -283,15 +316,14 @@ entry:
   %widthp = getelementptr %Pool, ptr %pool, i32 0, i32 4
   %asleepp = getelementptr %Pool, ptr %pool, i32 0, i32 7
   %workp = getelementptr %Pool, ptr %pool, i32 0, i32 1
-  %ticketp = getelementptr %Pool, ptr %pool, i32 0, i32 14
+  %loopp = getelementptr %Pool, ptr %pool, i32 0, i32 13
   %mode = call i32 @weft_flush()
   br label %spin
 
 spin:
   %seen = phi i64 [ 0, %entry ], [ %seen, %again ], [ %seen, %up ], [ %loop, %turn ]
   %turns = phi i32 [ 0, %entry ], [ %more, %again ], [ 0, %up ], [ 0, %turn ]
-  %ticket = load atomic i64, ptr %ticketp acquire, align 8
-  %loop = lshr i64 %ticket, 32
+  %loop = load atomic i64, ptr %loopp acquire, align 8
   %same = icmp eq i64 %loop, %seen
   br i1 %same, label %patience, label %go
 
@@ -310,8 +342,7 @@ sleep:
   br label %check
 
 check:
-  %ticket2 = load atomic i64, ptr %ticketp seq_cst, align 8
-  %loop2 = lshr i64 %ticket2, 32
+  %loop2 = load atomic i64, ptr %loopp seq_cst, align 8
   %still = icmp eq i64 %loop2, %seen
   br i1 %still, label %wait, label %up
 
@@ -330,7 +361,7 @@ go:
   br i1 %wanted, label %help, label %turn
 
 help:
-  call void @weft_tasks(ptr %pool)
+  call void @weft_tasks(ptr %pool, i32 %number)
   br label %turn
 
 turn:

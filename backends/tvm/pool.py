@@ -17,7 +17,8 @@ from weft.backends.arrays import aligned
 from weft.backends.cores import cores
 from weft.backends.threads import THREADS
 
-_BYTES = 1024  # a `%Pool` of pool.ll, and more
+MOST = 1024  # threads
+_BYTES = 64 * (7 + MOST)  # of a `%Pool` of pool.ll
 _WIDTH, _STARTED, _FAULT = 49, 50, 53  # where its numbers are, of four bytes
 
 
@@ -34,8 +35,11 @@ class Pool:
         self.use(None)
 
     def use(self, count: int | None) -> None:
-        """So many threads from the next step on, the caller among them; None for every core."""
-        self.memory.view(np.int32)[_WIDTH] = count or cores()
+        """So many threads from the next step on, the caller among them; None for every core.
+
+        More than `MOST` are as many as `MOST`.
+        """
+        self.memory.view(np.int32)[_WIDTH] = min(count or cores(), MOST)
         self.incomplete = True
 
     @property

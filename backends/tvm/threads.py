@@ -13,6 +13,7 @@ from tvm import ir, tirx
 from tvm.tirx import stmt as s
 
 from weft.backends.tvm import tir
+from weft.backends.tvm.pool import MOST
 
 SHARE = 4  # tasks for each thread: who is interrupted leaves some of its own to others
 SPINS = 2_000  # looks for work before a thread sleeps: about 50 us
@@ -26,7 +27,7 @@ def code() -> str:
     text = files("weft.backends.tvm").joinpath("pool.ll").read_text(encoding="utf-8")
     pause = _PAUSES.get(platform.machine().lower(), "")
     told = f'call void asm sideeffect "{pause}", ""()'
-    return Template(text).substitute(pause=told, share=SHARE, spins=SPINS)
+    return Template(text).substitute(pause=told, share=SHARE, spins=SPINS, most=MOST)
 
 
 def enter(pool: tir.Expr) -> tir.Stmt:
