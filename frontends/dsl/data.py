@@ -15,8 +15,8 @@ from weft.compiler.errors import (
     did_you_mean,
     one_of,
 )
-from weft.compiler.graph import Graph, Node
-from weft.compiler.program import DataSpec, Field
+from weft.compiler.graph import Graph
+from weft.compiler.program import DataSpec
 from weft.compiler.types import TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.diagnostics import and_list
@@ -26,9 +26,7 @@ from weft.frontends.dsl.modules import Module, Scope
 from weft.frontends.dsl.registry import SEED, STEP
 from weft.frontends.dsl.values import (
     Dataset,
-    Label,
     Quantity,
-    Tensor,
     Value,
     describe,
     is_number,
@@ -298,8 +296,3 @@ def _split(
             "the split leaves nothing to train on", record.span, expected="a part `train`"
         )
     return parts
-
-
-def field_tensor(field: Field, node: Node, label: Label) -> Tensor:
-    """A field as `train` sees it: with the leading axis `batch`."""
-    return Tensor(node, (label, *(None,) * field.type.rank), field.classes)

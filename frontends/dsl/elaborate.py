@@ -26,7 +26,8 @@ from weft.frontends.dsl.modules import Module, Scope, load_module
 from weft.frontends.dsl.names import check_names
 from weft.frontends.dsl.parser import parse_expression
 from weft.frontends.dsl.registry import Registry
-from weft.frontends.dsl.training import Train
+from weft.frontends.dsl.training.block import Block
+from weft.frontends.dsl.training.experiment import experiment
 from weft.frontends.dsl.values import Closure, Model, Tensor, Value, describe, unlabelled
 
 
@@ -165,12 +166,11 @@ def elaborate(
     scalars = {k: v for k, v in declarations.overrides.items() if k in OVERRIDABLE}
     declarations.used |= set(scalars)
     name = trains[0].name or Path(source.name).stem
-    train = Train(trains[0], module, registry, declarations, name, scalars)
-    experiment = train.experiment()
+    found = experiment(Block(trains[0], module, registry, declarations, scalars), name)
     declarations.check_overrides(_overridable(module))
-    fields = experiment.data.fields if experiment.data is not None else ()
+    fields = found.data.fields if found.data is not None else ()
     check_names(module, trains[0], [f.name for f in fields])
-    return experiment
+    return found
 
 
 def _evaluated(

@@ -127,3 +127,8 @@ def _static_dim(interpreter: Interpreter, dim: s.Expression, scope: Scope) -> in
             found=describe(value),
         )
     return size
+
+
+def field_tensor(field: Field, node: Node, label: Label) -> Tensor:
+    """A field as `train` sees it: with the leading axis `batch`."""
+    return Tensor(node, (label, *(None,) * field.type.rank), field.classes)

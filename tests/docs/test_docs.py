@@ -17,7 +17,7 @@ from docs.specs import facts, spelled
 from weft.compiler.errors import CompileError, Source
 from weft.frontends.dsl.builtins import BUILTINS
 from weft.frontends.dsl.format import format_source
-from weft.frontends.dsl.training import KEYS
+from weft.frontends.dsl.training.block import KEYS
 from weft.runtime.data.sources import SOURCES
 
 LANGUAGE = ROOT / "docs/language.md"

@@ -22,7 +22,7 @@ from weft.frontends.dsl.elsewhere import ARGUMENTS, FUNCTIONS, SETTINGS, TYPES
 from weft.frontends.dsl.modules import library
 from weft.frontends.dsl.parser import read_source
 from weft.frontends.dsl.signatures import STATIC_TYPES, TENSOR_TYPES
-from weft.frontends.dsl.training import KEYS
+from weft.frontends.dsl.training.block import KEYS
 from weft.runtime.loading import load_spec
 
 BROKEN = Path(__file__).parent / "broken"
