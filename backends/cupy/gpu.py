@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
@@ -19,8 +20,8 @@ import numpy as np
 
 from weft.backends.cupy.code import Gemm
 from weft.backends.cupy.device import Memory, Replay, Span, Waiting
+from weft.backends.cupy.library import WORKSPACE, Library, loaded
 from weft.compiler.errors import RunError
-from weft.compiler.types import BF16, F16, F32, F64
 
 OPTIONS = ("--std=c++17", "--diag-suppress=177")
 PLACES = 2  # where batches wait
@@ -32,11 +33,13 @@ def device() -> Gpu:
     install = "pip install 'weft[cuda]'"
     try:
         import cupy
-        from cupy_backends.cuda.libs import cublas, nvrtc
-    except ImportError as error:
+
+        cublas = loaded()
+        cupy.cuda.nvrtc.getVersion()
+    except (ImportError, RuntimeError) as error:
         raise RunError(
             "the cupy backend needs CuPy, cuBLAS and NVRTC, of CUDA 13",
-            found=f"{error}".splitlines()[0],
+            found=f"{error.__cause__ or error}".strip().splitlines()[0],
             hint=f"install them with `{install}`, or use `--backend auto`",
         ) from error
     try:
@@ -51,7 +54,7 @@ def device() -> Gpu:
             found=told,
             hint="use `--backend auto`, which takes what this machine has",
         )
-    return Gpu(cupy, cublas, nvrtc)
+    return Gpu(cupy, cublas)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +70,8 @@ class GpuMemory:
     def write(self, array: np.ndarray) -> None:
         if array.nbytes:
             self.pointer.copy_from_host_async(_host(array), array.nbytes, self.gpu.compute)
+            # A GPU that shares the host's page tables may read the array later than this returns.
+            self.gpu.compute.synchronize()
 
     def read(self, into: np.ndarray) -> None:
         self.gpu.compute.synchronize()
@@ -78,7 +83,7 @@ class GpuMemory:
 class Gpu:
     cupy: Any
     cublas: Any
-    nvrtc: Any
+    flying: list[tuple[Any, Any]] = field(default_factory=list)  # events, and what waits for them
 
     @cached_property
     def name(self) -> str:
@@ -95,7 +100,15 @@ class Gpu:
         return self.cupy.cuda.Stream(non_blocking=True)
 
     def allocate(self, size: int) -> GpuMemory:
-        pointer = self.cupy.cuda.alloc(max(1, size))
+        try:
+            pointer = self.cupy.cuda.alloc(max(1, size))
+        except self.cupy.cuda.memory.OutOfMemoryError as error:
+            raise RunError(
+                "the GPU has not enough memory",
+                found=f"{error}",
+                hint="take smaller batches, or `precision = bf16`; `weft check --backend cupy` "
+                "shows what a step needs",
+            ) from error
         pointer.memset_async(0, max(1, size), self.compute)
         return GpuMemory(self, pointer)
 
@@ -104,8 +117,8 @@ class Gpu:
         code = "\n".join((headers, *functions.values()))
         module = self.cupy.RawModule(code=code, options=OPTIONS, backend="nvrtc")
         found = {name: module.get_function(name) for name in functions}
-        # Asking for anything loads a function: better now than while launches are recorded.
-        assert all(function.max_threads_per_block for function in found.values())
+        for function in found.values():
+            _ = function.max_threads_per_block  # who asks for anything loads it: better now
         return found
 
     def launch(
@@ -113,46 +126,40 @@ class Gpu:
     ) -> None:
         function(grid, (threads, 1, 1), tuple(addresses))
 
+    @cached_property
+    def library(self) -> Library:
+        """With memory of its own, taken before anything is recorded."""
+        self._workspace = self.allocate(WORKSPACE)
+        return Library(self.cublas, self.compute.ptr, self._workspace.address)
+
     def gemm(self, gemm: Gemm, addresses: tuple[int, int, int]) -> None:
-        """The library's matrices are column by column: the transposed product, seen so."""
-        cublas, handle = self.cublas, self.cupy.cuda.device.get_cublas_handle()
-        cublas.setStream(handle, self.compute.ptr)
-        (m, n, k), (lhs, rhs, out) = gemm.sizes, addresses
-        steps, batch = list(gemm.steps), list(gemm.batch)
-        if steps[2][1] != 1:  # column by column already: the product of the transposed
-            m, n, lhs, rhs = n, m, rhs, lhs
-            steps = [(b, a) for a, b in (steps[1], steps[0], steps[2])]
-            batch = [batch[1], batch[0], batch[2]]
-        left, left_step = _library(steps[0], k, cublas)
-        right, right_step = _library(steps[1], n, cublas)
-        runtime, double = self.cupy.cuda.runtime, gemm.dtype == F64
-        types = {
-            F16: runtime.CUDA_R_16F,
-            BF16: runtime.CUDA_R_16BF,
-            F32: runtime.CUDA_R_32F,
-            F64: runtime.CUDA_R_64F,
-        }
-        type, kept = types[gemm.dtype], types[gemm.ports[2].dtype]
-        compute = cublas.CUBLAS_COMPUTE_64F if double else cublas.CUBLAS_COMPUTE_32F
-        if gemm.tf32:  # of this call alone, whatever the mode of the library is
-            compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32
-        one, zero = (np.array(x, np.float64 if double else np.float32) for x in (1, 0))
-        cublas.gemmStridedBatchedEx(
-            handle, right, left, n, m, k, one.ctypes.data,
-            rhs, type, right_step, batch[1], lhs, type, left_step, batch[0], zero.ctypes.data,
-            out, kept, max(n, steps[2][0]), batch[2], gemm.count, compute,
-            cublas.CUBLAS_GEMM_DEFAULT,
-        )  # fmt: skip
+        self.library.gemm(gemm, addresses)
 
     def recorded(
         self, work: Callable[[], None], inputs: Sequence[Memory], outputs: Sequence[Span]
     ) -> Replay:
-        self.cupy.cuda.device.get_cublas_handle()  # made now, as it takes memory
+        return _Replay(self, work, inputs, outputs)
+
+    def captured(self, work: Callable[[], None]) -> Any:
+        """The graph of what work launches."""
         with self.compute:
             self.compute.begin_capture()
-            work()
-            graph = self.compute.end_capture()
-        return _Replay(self, graph, inputs, outputs)
+            try:
+                work()
+            except BaseException:
+                with suppress(Exception):  # else the stream goes on recording
+                    self.compute.end_capture()
+                raise
+            return self.compute.end_capture()
+
+    def after(self, *memory: Any) -> Any:
+        """The event that all work until now is done. Nobody else may have this memory before that,
+        even if whoever asked for the work is gone."""
+        done = self.cupy.cuda.Event(disable_timing=True)
+        done.record(self.compute)
+        self.flying = [pair for pair in self.flying if not pair[0].done]
+        self.flying.append((done, memory))
+        return done
 
     def timed(self, pieces: Sequence[Callable[[], None]]) -> Sequence[float]:
         cuda = self.cupy.cuda
@@ -166,34 +173,42 @@ class Gpu:
         return [1e6 * cuda.get_elapsed_time(a, b) for a, b in pairwise(marks)]
 
 
-def _library(steps: tuple[int, int], columns: int, cublas: Any) -> tuple[int, int]:
-    """How the library sees a factor, of so many columns: transposed or not, and its long step."""
-    row, column = steps
-    if column == 1:
-        return cublas.CUBLAS_OP_N, max(row, columns)
-    return cublas.CUBLAS_OP_T, column
-
-
 class _Replay:
-    """A graph, and the places in which its inputs and outputs wait."""
+    """Work, and the places in which its inputs and outputs wait.
+
+    The first time, work is launched call by call: libraries load code and take memory when they are
+    called first, which may not happen while a graph is recorded. And what runs once needs no graph.
+    """
 
     def __init__(
-        self, gpu: Gpu, graph: Any, inputs: Sequence[Memory], outputs: Sequence[Span]
+        self,
+        gpu: Gpu,
+        work: Callable[[], None],
+        inputs: Sequence[Memory],
+        outputs: Sequence[Span],
     ) -> None:
-        self.gpu, self.graph = gpu, graph
+        self.gpu, self.work = gpu, work
         self.inputs, self.outputs = inputs, outputs
+        self.graph: Any = None
+        self.has_run = False
         self.places: list[_Place | None] = [None] * PLACES
         self.turn = 0
-        self.flying: list[tuple[Any, list[np.ndarray]]] = []  # outputs on their way to the host
 
     def __call__(self, given: Sequence[np.ndarray]) -> Waiting:
         cupy, compute = self.gpu.cupy, self.gpu.compute
+        if self.has_run and self.graph is None:
+            self.graph = self.gpu.captured(self.work)
         if given:
             place = self.places[self.turn] or _Place(self.gpu, given)
             self.places[self.turn] = place
             self.turn = (self.turn + 1) % PLACES
             place.send(given, self.inputs)
-        self.graph.launch(compute)
+        if self.graph is None:
+            with compute:
+                self.work()
+            self.has_run = True
+        else:
+            self.graph.launch(compute)
         found = []
         for span in self.outputs:
             size = span.count * span.dtype.itemsize
@@ -203,11 +218,7 @@ class _Replay:
             if size:
                 _copy(cupy, array.ctypes.data, source, size, _TO_HOST, compute)
             found.append(array)
-        done = cupy.cuda.Event(disable_timing=True)
-        done.record(compute)
-        # Nobody else may have this memory before it is filled, even if nobody waits for it.
-        self.flying = [pair for pair in self.flying if not pair[0].done]
-        self.flying.append((done, found))
+        done = self.gpu.after(found, self.places)
 
         def wait() -> Sequence[np.ndarray]:
             done.synchronize()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,20 +40,62 @@ def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
         backend_named("cupy")
 
 
-@pytest.mark.parametrize("count", [0, 2])
-def test_the_driver_counts_devices(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def counted(pointer: Any) -> int:
-        pointer._obj.value = count
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        ({}, None),
+        ({"capability": (10, 3)}, None),
+        ({"count": 0}, "an NVIDIA driver, but no GPU"),
+        ({"status": 100}, "an NVIDIA driver, but no GPU"),
+        ({"status": 803}, "an NVIDIA driver that does not start: its error 803"),
+        ({"version": 12_040}, "an NVIDIA driver for CUDA 12.4: update it to one for CUDA 13"),
+        ({"capability": (7, 0)}, "a GPU of compute capability 7.0: CUDA 13 begins with 7.5"),
+    ],
+)
+def test_what_the_driver_says(
+    told: dict[str, Any], found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has = {"status": 0, "count": 2, "version": 13_000, "capability": (7, 5), **told}
+
+    def answer(value: int) -> Callable[..., int]:
+        def function(pointer: Any, *arguments: int) -> int:
+            pointer._obj.value = value
+            return 0
+
+        return function
+
+    def attribute(pointer: Any, number: int, gpu: int) -> int:
+        assert gpu == 0
+        pointer._obj.value = has["capability"][{75: 0, 76: 1}[number]]
         return 0
 
-    library = SimpleNamespace(cuInit=lambda flags: 0, cuDeviceGetCount=counted)
+    library = SimpleNamespace(
+        cuInit=lambda flags: has["status"],
+        cuDeviceGetCount=answer(has["count"]),
+        cuDriverGetVersion=answer(has["version"]),
+        cuDeviceGet=answer(0),
+        cuDeviceGetAttribute=attribute,
+    )
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
-    assert driver.missing() == (None if count else "an NVIDIA driver, but no GPU")
+    assert driver.missing() == found
 
 
 def test_without_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(RunError, match=r"needs CuPy, cuBLAS and NVRTC(.|\n)*weft\[cuda\]"):
+        gpu.device()
+
+
+def test_without_cublas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a finder of libraries says is shown, not that CuPy could not be imported."""
+    pathfinder = pytest.importorskip("cuda.pathfinder")
+
+    def load(name: str) -> None:
+        raise pathfinder.DynamicLibNotFoundError(f"no lib{name}.so anywhere")
+
+    monkeypatch.setattr(pathfinder, "load_nvidia_dynamic_lib", load)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace())
+    with pytest.raises(RunError, match=r"needs CuPy, cuBLAS and NVRTC(.|\n)*no libcublas.so"):
         gpu.device()
 
 
@@ -64,14 +107,10 @@ def test_without_a_device(count: int | None, monkeypatch: pytest.MonkeyPatch) ->
         return count
 
     runtime = SimpleNamespace(getDeviceCount=devices, CUDARuntimeError=RuntimeError)
-    modules = {
-        "cupy": SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)),
-        "cupy_backends": SimpleNamespace(),
-        "cupy_backends.cuda": SimpleNamespace(),
-        "cupy_backends.cuda.libs": SimpleNamespace(cublas=None, nvrtc=None),
-    }
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
+    nvrtc = SimpleNamespace(getVersion=lambda: (13, 0))
+    cuda = SimpleNamespace(runtime=runtime, nvrtc=nvrtc)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(gpu, "loaded", lambda: None)
     found = "no device" if count == 0 else "no CUDA driver"
     with pytest.raises(RunError, match=rf"needs an NVIDIA GPU(.|\n)*{found}(.|\n)*auto"):
         gpu.device()

@@ -33,7 +33,7 @@ from weft.runtime.session import session_for
 from weft.runtime.verification.checks import verify
 
 FOLDER = Path(__file__).parents[2] / "examples"
-PRETENDED = CupyBackend(Gpu(pretended.cupy(EMULATOR), pretended.Blas(), None))
+PRETENDED = CupyBackend(Gpu(pretended.cupy(EMULATOR), pretended.Blas()))
 
 
 # -- 16 bits --------------------------------------------------------------------------------------
