@@ -83,7 +83,7 @@ def cast(p: Printer, node: Node) -> None:
         # Calling the type is the fastest conversion, but refuses NaN where an integer is wanted.
         p.assign(node, f"{p.use(f'to_{dtype.name}', dtype.numpy.type)}({p.scalar(operand)})")
     else:
-        name = p.constant(dtype.numpy, f"{dtype.name}_type")
+        name = p.use(f"{dtype.name}_type", dtype.numpy)
         p.assign(node, f"{p.scalar(operand)}.astype({name})")
 
 
@@ -136,7 +136,7 @@ def erf(p: Printer, node: Node) -> None:
         meaning(p, node)
         return
     p.use("error_function", kernels.error_function)
-    dtype = p.constant(node.type.dtype.numpy, f"{node.type.dtype.name}_type")
+    dtype = p.use(f"{node.type.dtype.name}_type", node.type.dtype.numpy)
     erf = p.shared("erf", f"error_function({size}, {dtype})")
     if p.plan.places[x] != p.plan.places[node]:
         p.line(f"{p.out(node)}[...] = {p.operand(x)}")

@@ -16,13 +16,13 @@ array code reads one, it goes into a rank-0 cell (`s9_cell`), faster than a NumP
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from weft.backends.numpy.names import Names, identifier
 from weft.backends.numpy.ops import template_of
 from weft.backends.numpy.timing import Clock
 from weft.compiler.errors import RunError
@@ -45,10 +45,10 @@ def print_source(
     while True:
         printer = Printer(plan, abilities, reserved=reserved, clock=Clock() if timed else None)
         source = printer.run()
-        if not printer.clashes:
-            return source, printer.space
+        if not printer.names.clashes:
+            return source, printer.names.space
         # A variable of the spec's has the name of a function that came later: keep the name free.
-        reserved |= printer.clashes
+        reserved |= printer.names.clashes
 
 
 @dataclass(frozen=True)
@@ -75,20 +75,13 @@ class Printer:
         self.plan, self.abilities, self.outer = plan, abilities, outer
         self.clock: Clock | None = clock if outer is None else outer.clock
         self._group = ""  # the number of the group that is printed; behind that of a loop around
-        self.space: dict[str, Any] = {"view": view, "ndarray": np.ndarray, "refuse": refuse}
-        self.constants: list[str] = []
+        helpers: dict[str, Any] = {"view": view, "ndarray": np.ndarray, "refuse": refuse}
+        self.names: Names = (
+            Names(helpers, _WORDS, reserved) if outer is None else outer.names.of_turn()
+        )
         self._functions: list[str] = []
         self._setup: list[str] = []
         self._lines: list[_Line] = []
-        self._names: dict[Any, str] = {}
-        self._taken = {*_WORDS, *self.space, *reserved}
-        self._counts: dict[str, int] = {}  # names made of each hint
-        self._functional = {*self.space}  # names that stand for one thing everywhere
-        self.clashes: set[str] = set()
-        if outer is not None:
-            self.space, self.constants, self._taken = outer.space, outer.constants, outer._taken
-            self._functional, self.clashes = outer._functional, outer.clashes
-        self._reserved: frozenset[str] = reserved if outer is None else outer._reserved
         self._bases: dict[Buffer, str] = {}
         self._cells: set[Node] = set()
         self._number = {node: i for i, node in enumerate(plan.order)}
@@ -100,7 +93,7 @@ class Printer:
 
     def setup(self, hint: str, text: str) -> str:
         """Run `text` once, when arrays are bound; returns the name of its value."""
-        name = self._fresh(hint)
+        name = self.names.fresh(hint)
         self._setup.append(f"{name} = {text}")
         return name
 
@@ -110,7 +103,7 @@ class Printer:
 
     def function(self, plan: Plan) -> str:
         """A function that binds another plan, a loop's turn, to its arrays; its name."""
-        name = self._fresh("bind_turn")
+        name = self.names.fresh("bind_turn")
         self._functions += Printer(plan, self.abilities, self).turn(name)
         return name
 
@@ -121,24 +114,11 @@ class Printer:
 
     def use(self, name: str, thing: Any) -> str:
         """A name for a function of NumPy's or of the kernels."""
-        return self._claim(name, thing)
+        return self.names.claim(name, thing)
 
     def constant(self, value: Any, hint: str = "k") -> str:
         """A name for a constant; equal numbers share one."""
-        key: Any = None
-        if isinstance(value, np.dtype):
-            return self._claim(hint, value)
-        if isinstance(value, np.ndarray | np.generic):
-            key = (type(value).__name__, str(value.dtype), value.shape, value.tobytes())
-            if key in self._names:
-                return self._names[key]
-        name = self._fresh(hint)
-        self.space[name] = value
-        if key is not None:
-            self._names[key] = name
-            shown = repr(value.item()) if value.size == 1 else f"shape {value.shape}"
-            self.constants.append(f"{name} = {value.dtype} {shown}")
-        return name
+        return self.names.constant(value, hint)
 
     def is_register(self, node: Node) -> bool:
         """Whether the value is a Python variable rather than memory."""
@@ -153,8 +133,8 @@ class Printer:
         if self._is_folded(node):
             return self.constant(self._folded(node)[()])
         if node.op.name == "input":
-            return self._name(("scalar", node), f"{_identifier(node.name)}_value")
-        return self._name(("register", node), f"s{self._number[node]}")
+            return self.names.of(("scalar", node), f"{identifier(node.name)}_value")
+        return self.names.of(("register", node), f"s{self._number[node]}")
 
     def layout(self, node: Node) -> Layout:
         return self.plan.places[node].layout
@@ -190,59 +170,19 @@ class Printer:
         if not inside and dtype == buffer.dtype and layout == whole:
             return base
         key = (buffer if not inside else "arena", dtype, layout, buffer.offset)
-        if key not in self._names:
-            start = buffer.offset + layout.offset * dtype.bytes
-            self._names[key] = self._view("arena" if inside else base, dtype, layout, start, node)
-        return self._names[key]
+        start = buffer.offset + layout.offset * dtype.bytes
+        hint = f"t{self._number[node]}" if inside else base
+        return self.names.once(key, lambda: self._view(base, dtype, layout, start, hint))
 
     def scratch(self, node: Node, shape: tuple[int, ...], dtype: DType, skip: int = 0) -> str:
         """Working memory of the node, `skip` bytes from its start."""
-        buffer = self.plan.scratch[node]
-        key = ("arena", dtype, contiguous(shape), buffer.offset + skip)
-        if key not in self._names:
-            self._names[key] = self._view(
-                "arena", dtype, contiguous(shape), buffer.offset + skip, None, "w"
-            )
-        return self._names[key]
+        start, layout = self.plan.scratch[node].offset + skip, contiguous(shape)
+        key = ("arena", dtype, layout, start)
+        return self.names.once(key, lambda: self._view("arena", dtype, layout, start, "w"))
 
-    # -- names and memory ---------------------------------------------------------------------
+    # -- memory --------------------------------------------------------------------------------
 
-    def _claim(self, name: str, thing: Any) -> str:
-        """Let a name stand for one thing in all of the source."""
-        known = name in self._reserved or name in self._functional
-        if name in self._taken and not known:
-            self.clashes.add(name)
-        self._taken.add(name)
-        self._functional.add(name)
-        self.space[name] = thing
-        return name
-
-    def _fresh(self, hint: str) -> str:
-        name, count = hint, self._counts.get(hint, 0)
-        while name in self._taken or keyword.iskeyword(name):
-            name, count = f"{hint}_{count}", count + 1
-        self._counts[hint] = count
-        self._taken.add(name)
-        return name
-
-    def _name(self, key: Any, hint: str) -> str:
-        if key not in self._names:
-            self._names[key] = self._fresh(hint)
-        return self._names[key]
-
-    def _view(
-        self,
-        base: str,
-        dtype: DType,
-        layout: Layout,
-        start: int,
-        node: Node | None,
-        hint: str | None = None,
-    ) -> str:
-        if hint is None:
-            hint = base
-            if base == "arena" and node is not None:
-                hint = f"t{self._number[node]}"
+    def _view(self, base: str, dtype: DType, layout: Layout, start: int, hint: str) -> str:
         text = f"view({base}, {self.dtype(dtype)}, {layout.shape}, {start}"
         if not layout.is_contiguous:
             text += f", {tuple(s * dtype.bytes for s in layout.strides)}"
@@ -250,13 +190,13 @@ class Printer:
 
     def dtype(self, dtype: DType) -> str:
         """A name for an element type."""
-        return self._claim(dtype.name, dtype.numpy)
+        return self.names.claim(dtype.name, dtype.numpy)
 
     def _base(self, buffer: Buffer) -> str:
         if buffer in self._bases:
             return self._bases[buffer]
         if buffer.kind == "state":
-            name = self.setup(_identifier(buffer.name), f"state[{buffer.name!r}]")
+            name = self.setup(identifier(buffer.name), f"state[{buffer.name!r}]")
         elif buffer.kind == "constant":
             name = self.constant(self._folded(buffer.nodes[0]), "k")
         elif buffer.kind in ("input", "register"):
@@ -280,16 +220,18 @@ class Printer:
 
     def _input_view(self, node: Node, layout: Layout, dtype: DType) -> str:
         root = self.plan.places[node].buffer.nodes[0]
-        base = self._name(("input", root), _identifier(root.name))
+        base = self.names.of(("input", root), identifier(root.name))
         whole = contiguous(static_shape(root.type.shape))
         if layout == whole and dtype == root.type.dtype:
             return base
         key = (root, layout, dtype)
-        if key not in self._names:
-            name = self._fresh(base)
-            self._names[key] = name
+
+        def taken() -> str:
+            name = self.names.fresh(base)
             self.line(f"{name} = {self._input_expression(base, root.type, layout, dtype)}")
-        return self._names[key]
+            return name
+
+        return self.names.once(key, taken)
 
     def _input_expression(self, base: str, type: TensorType, layout: Layout, dtype: DType) -> str:
         whole = contiguous(static_shape(type.shape))
@@ -309,7 +251,7 @@ class Printer:
                     base = self._base(self.plan.places[node].buffer)
                     self.line(f"{self.scalar(node)} = {base}[()]")
                 continue
-            name = self._name(("input", node), _identifier(node.name))
+            name = self.names.of(("input", node), identifier(node.name))
             key, kind = repr(node.name), self.constant(node.type, f"{name}_type")
             shape = static_shape(node.type.shape)
             self.line(f"{name} = inputs[{key}]")
@@ -373,8 +315,9 @@ class Printer:
             if name not in self.plan.bound:
                 value = f"{self.array(node)}.copy()" if node.type.rank else self.scalar(node)
                 if self.plan.stores and node.type.rank:
-                    self.line(f"{self._name(('result', name), 'result')} = {value}")
-                    value = self._names["result", name]
+                    kept = self.names.fresh("result")
+                    self.line(f"{kept} = {value}")
+                    value = kept
                 results[name] = value
         self._print_stores()
         if self.outer is None:
@@ -384,7 +327,7 @@ class Printer:
         saved = {}
         for store in self.plan.stores:
             if store.early and store.source.type.rank:
-                saved[store] = self._fresh("saved")
+                saved[store] = self.names.fresh("saved")
                 self.line(f"{saved[store]} = {self.array(store.source)}.copy()")
         for store in self.plan.stores:
             target = self._base(self.plan.places[self.plan.graph.named_inputs[store.name]].buffer)
@@ -394,8 +337,8 @@ class Printer:
                 self.line(f"{target}[...] = {saved.get(store) or self.operand(store.source)}")
 
     def _assemble(self, body: Sequence[str]) -> str:
-        lines = [f'"""`{_identifier(self.plan.graph.name)}` in NumPy, printed by weft."""', ""]
-        lines += [f"# {text}" for text in self.constants]
+        lines = [f'"""`{identifier(self.plan.graph.name)}` in NumPy, printed by weft."""', ""]
+        lines += [f"# {text}" for text in self.names.constants]
         lines += ["", *self._bind("bind(state, arena)", "step(inputs)", body), ""]
         return "\n".join(lines)
 
@@ -426,12 +369,6 @@ def refuse(name: str, type: TensorType, array: Any) -> None:
     """Raise the error for an input of the wrong type."""
     found = f"{array.dtype} of shape {array.shape}"
     raise RunError(f"input `{name}` has another type", expected=f"`{type}`", found=found)
-
-
-def _identifier(name: str) -> str:
-    """A Python identifier that resembles a name of the specification."""
-    text = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
-    return text if text[:1].isalpha() else f"v_{text}"
 
 
 def _comment(number: int, group: Group) -> str:

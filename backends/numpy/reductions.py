@@ -31,7 +31,7 @@ def reduction(name: str) -> Template:
             return
         reduce = p.use(f"{name}_reduce", function)
         if p.is_register(node):
-            dtype = p.constant(node.type.dtype.numpy, f"{node.type.dtype.name}_type")
+            dtype = p.use(f"{node.type.dtype.name}_type", node.type.dtype.numpy)
             p.assign(node, f"{reduce}({p.array(x)}, {axes}, {dtype})")
             return
         over = axes[0] if len(axes) == 1 else axes
@@ -122,7 +122,7 @@ def reduce_sum(p: Printer, node: Node) -> None:
             return
     add = p.use("add_reduce", np.add.reduce)
     if p.is_register(node):
-        dtype = p.constant(node.type.dtype.numpy, f"{node.type.dtype.name}_type")
+        dtype = p.use(f"{node.type.dtype.name}_type", node.type.dtype.numpy)
         flat = kernels.reshaped(base, (count,))
         if flat is not None:
             p.assign(node, f"{add}({p.memory(x, flat)}, 0, {dtype})")
