@@ -11,6 +11,7 @@ from weft.compiler.errors import CompileError, Span
 from weft.compiler.graph import Node
 from weft.compiler.types import Shape
 from weft.frontends.dsl.diagnostics import misfit
+from weft.frontends.dsl.origins import origins
 from weft.frontends.dsl.values import Axis, Label, Tensor, Value, as_dim, describe, shape_text
 
 
@@ -82,6 +83,16 @@ def _move(
                 found=operands(),
                 hint=_stretch_hint(small.type.shape[i], wide.type.shape[target]),
             )
+        own = _own_place(small, i, wide, target) if mine is None or mine not in names else None
+        if own is not None:
+            raise CompileError(
+                f"{what}: axis {own} meets axis {target} of the same tensor",
+                span,
+                expected=f"axis {own} beside itself; axes without names align from the right",
+                found=operands(),
+                hint="name the axes in a signature, since names align; or say with `broadcast` "
+                "that the last axes are meant",
+            )
     order = sorted(range(small.rank), key=lambda i: targets[i])
     node: Node = b.transpose(small.node, order)
     node = b.broadcast(node, wide.type.shape, sorted(targets))
@@ -89,6 +100,22 @@ def _move(
     for i, target in enumerate(targets):
         axes[target] = small.axes[i]
     return Tensor(node, tuple(axes), small.classes)
+
+
+def _own_place(small: Tensor, axis: int, wide: Tensor, target: int) -> int | None:
+    """Which axis of `wide` this one is, where it takes the place of one that `small` has lost.
+
+    So it is in `x - mean(x, over = 1)` for a square x: only the sizes fit.
+    """
+    sizes = wide.type.shape
+    beside = [i for i in range(wide.rank) if i != target and sizes[i] == sizes[target] != 1]
+    if small.rank == wide.rank or not beside:
+        return None
+    kept = [origins(small.node, i) for i in range(small.rank)]
+    met = origins(wide.node, target)
+    lost = {node for node, _ in met.difference(*kept)}
+    mine = {place for place in kept[axis] - met if place[0] in lost}
+    return next((i for i in beside if mine & origins(wide.node, i)), None) if mine else None
 
 
 def _stretch_hint(mine: object, theirs: object) -> str | None:

@@ -85,6 +85,49 @@ def test_a_repeated_name_aligns_by_position() -> None:
     )
 
 
+CROSSED = [
+    "x - mean(x, over = 1)",
+    "mean(x, over = -1) - x",
+    "exp(x) / sum(exp(x - max(x)), over = 1)",
+    "x - x[:, 0]",
+    "x / sqrt(variance(x, over = 1))",
+    "where(x > 0, x, float(arg_max(x, over = 1)))",
+    "reshape(x, [1, 3, 3]) * sum(x, over = 1)",
+]
+BESIDE = [
+    "x - mean(x, over = 0)",
+    "x - x[0]",
+    "x + transpose(x)",
+    "x - mean(transpose(x), over = 1)",
+    "x - broadcast(mean(x, over = 1), [3, 3])",
+    "broadcast(reshape(x, [3, 1, 3]), [3, 3, 3]) - x",
+    "broadcast(reshape(x, [3, 3, 1]), [3, 3, 3]) + x",  # as for the shortest ways of a graph
+    "x @ transpose(x) - sum(x^2, over = 1)",
+]
+
+
+@pytest.mark.parametrize("expression", CROSSED)
+def test_an_axis_without_a_name_takes_no_other_ones_place(expression: str) -> None:
+    message = refuses(f"fn f(x) = {expression}", rng.normal(size=(3, 3)))
+    assert "meets axis" in message
+    assert "of the same tensor" in message
+
+
+@pytest.mark.parametrize("expression", BESIDE)
+def test_axes_without_names_that_are_where_they_belong(expression: str) -> None:
+    assert np.isfinite(value(f"fn f(x) = {expression}", rng.normal(size=(3, 3)))).all()
+
+
+def test_only_the_axis_that_is_misplaced_is_told() -> None:
+    cube = rng.normal(size=(3, 3, 3))
+    assert "axis 1 meets axis 2" in refuses("fn f(x) = x - mean(x, over = 2)", cube)
+    check("fn f(x) = x - mean(x, over = [0, 1])", cube, expected=cube - cube.mean((0, 1)))
+    check("fn f(x: f32[A, B, C]) = x - x[:, :, 0]", cube, expected=cube - cube[:, :, :1])
+    assert "axis 2 meets axis 3" in refuses(
+        "fn f(x: f32[B, C, ...]) = x - mean(x, over = 3)", rng.normal(size=(2, 3, 4, 4))
+    )
+
+
 # -- names of axes are lexical ---------------------------------------------------------------------
 
 
