@@ -64,7 +64,7 @@ _PATTERN = re.compile(
   | (?P<COMMENT>\#[^\n]*)
   | (?P<NAME>[A-Za-z_][A-Za-z_0-9]*)
   | (?P<NUMBER>[0-9][0-9_]*(?:\.[0-9][0-9_]*)?(?:[eE][+-]?[0-9]+)?)
-  | (?P<STRING>"(?:\\[^\n]|[^"\\\n])*")
+  | (?P<STRING>"(?:\\[^\n\0]|[^"\\\n\0])*")
   | (?P<SLIP>\*\*|->|=>|:=|===|[-+*/%@^]=|&&|\|\||/\*|;)
   | (?P<SIGN>\.\.\.|\|>|<-|//|==|!=|<=|>=|[-+*/%@^=<>~.,:()\[\]{}])
     """,
@@ -187,6 +187,8 @@ def _slip(source: Source, offset: int, piece: str) -> CompileError:
     if piece == '"':
         end = source.text.find("\n", offset)
         end = len(source.text) if end < 0 else end
+        if "\0" in source.text[offset:end]:
+            return _slip(source, source.text.index("\0", offset), "\0")
         return CompileError(
             "this string has no end",
             Span(source, offset, end),

@@ -110,27 +110,26 @@ def _declared_type(
     dtype = interpreter.registry.float_type if base in ("float", "f32") else DTYPES[base]
     dims, labels = [], []
     for expression in st.type.dims or ():
-        if isinstance(expression, s.Spread):
-            for axis in interpreter.spread(expression, scope):
-                dims.append(axis.size if isinstance(axis, Axis) else axis)
-                labels.append(axis.label if isinstance(axis, Axis) else None)
-            continue
-        value = interpreter.evaluate(expression, scope)
-        dim = as_dim(value)
-        if dim is None or (isinstance(dim, int) and dim < 1):
-            raise misfit(
-                value,
-                "a dimension is a positive whole number",
-                expression.span,
-                found=describe(value),
-            )
-        if isinstance(dim, SymDim):
-            static_sizes((dim,), st.name, expression.span)
-        dims.append(dim)
-        label = value.label if isinstance(value, Axis) else None
-        if label is None and isinstance(expression, s.Name):
-            label = scope.label(expression.identifier)
-        labels.append(label)
+        for value in (
+            interpreter.spread(expression, scope)
+            if isinstance(expression, s.Spread)
+            else [interpreter.evaluate(expression, scope)]
+        ):
+            dim = as_dim(value)
+            if dim is None or (isinstance(dim, int) and dim < 1):
+                raise misfit(
+                    value,
+                    "a dimension is a positive whole number",
+                    expression.span,
+                    found=describe(value),
+                )
+            if isinstance(dim, SymDim):
+                static_sizes((dim,), st.name, expression.span)
+            dims.append(dim)
+            label = value.label if isinstance(value, Axis) else None
+            if label is None and isinstance(expression, s.Name):
+                label = scope.label(expression.identifier)
+            labels.append(label)
     sizes = static_sizes(tuple(dims), st.name, st.span)
     return TensorType(dtype, sizes), tuple(labels)
 

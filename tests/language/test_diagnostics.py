@@ -38,6 +38,7 @@ GENERATED: dict[str, bytes] = {
     "latin_1": "data d {\n  # gr\u00f6\u00dfer\n}\n".encode("latin-1"),
     "utf_16": "data d {\n}\n".encode("utf-16"),
     "nul_in_text": (START + "let a = 1\0\n").encode(),
+    "nul_in_string": b'import "layers\0.weft"\n',
     "windows_lines": (START + "let a = relu(\n  b ]\n").replace("\n", "\r\n").encode(),
     "old_mac_lines": (START + "let a = = 1\n").replace("\n", "\r").encode(),
     "byte_order_mark": b"\xef\xbb\xbf" + b"lett a = 1\n",
