@@ -196,7 +196,7 @@ def elementwise(
             span,
             expected="the same element type on both sides",
             found=f"{describe(left)} and {describe(right)}",
-            hint=_conversion(a.type.dtype, c.type.dtype),
+            hint=conversion(a.type.dtype, c.type.dtype),
         )
     if op in _PARTICULAR and a.type.dtype.kind in _PARTICULAR[op][0]:
         _, message, hint = _PARTICULAR[op]
@@ -206,7 +206,7 @@ def elementwise(
     return Tensor(binary_node(op, a.node, c.node), a.axes)
 
 
-def _conversion(a: DType, c: DType) -> str | None:
+def conversion(a: DType, c: DType) -> str | None:
     """How two element types come together."""
     if "bool" in (a.kind, c.kind):
         return "convert the comparison with `float(...)`, or choose with `where(condition, a, b)`"

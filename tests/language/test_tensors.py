@@ -174,3 +174,18 @@ fn f(x, y) = sum(g(x, y))
 def test_stated_gradients_that_dont_fit(clause: str, message: str) -> None:
     text = f"fn f(a, b) {{\n  a * b\n  gradient(d) {{ {clause} }}\n}}"
     assert message in refuses(text, X, X)
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        ("stack([x, n])", ["different element types", "f64[3] and i64[3]", "`float(x)`"]),
+        ("concat([x > 0, x])", ["different element types", "convert the comparison"]),
+        ("stack([x, x[:2]])", ["different shapes", "f64[3] and f64[2]", "`concat` joins"]),
+        ("stack(x, x)", ["takes a list of tensors", "such as `stack([x, y])`"]),
+    ],
+)
+def test_tensors_that_are_not_joined(call: str, parts: list[str]) -> None:
+    message = refuses(f"fn f(x, n) = {call}", np.ones(3), np.arange(3))
+    for part in parts:
+        assert part in message

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from weft.compiler import builder as b
 from weft.compiler.types import Dim, divide
 from weft.frontends.dsl.axes import align, axis_index, axis_indices, shape_of
+from weft.frontends.dsl.operators import conversion
 from weft.frontends.dsl.site import Site
 from weft.frontends.dsl.values import Label, Tensor, Value, describe, is_number, shape_text
 
@@ -100,13 +101,20 @@ def _broadcast(site: Site, x: Value, shape: Value) -> Value:
 
 def _tensors(site: Site, parts: Value) -> list[Tensor]:
     if not isinstance(parts, list | tuple) or not parts:
-        raise site.wrong("takes a list of tensors", found=describe(parts))
+        such = f"such as `{site.name}([x, y])`"
+        raise site.wrong("takes a list of tensors", expected=such, found=describe(parts))
     found = site.interpreter.widened(*map(site.tensor, parts))
     for t in found[1:]:
         if t.rank != found[0].rank:
             raise site.wrong(
                 "the tensors have different ranks",
                 found=", ".join(shape_text(t) for t in found[:4]),
+            )
+        if t.type.dtype != found[0].type.dtype:
+            raise site.wrong(
+                "the tensors have different element types",
+                found=f"{shape_text(found[0])} and {shape_text(t)}",
+                hint=conversion(found[0].type.dtype, t.type.dtype),
             )
     return found
 
@@ -143,6 +151,12 @@ def _stack(site: Site, parts: Value, at: Value = 0) -> Value:
         raise site.wrong(f"there is no place {place} in {tensors[0].rank + 1} axes")
     nodes = []
     for t in tensors:
+        if t.type.shape != tensors[0].type.shape:
+            raise site.wrong(
+                "the tensors have different shapes",
+                found=f"{shape_text(tensors[0])} and {shape_text(t)}",
+                hint="`concat` joins along an axis that is there",
+            )
         shape = list(t.type.shape)
         shape.insert(place, 1)
         nodes.append(b.reshape(t.node, shape))
