@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from weft.compiler.errors import RunError
+
 SPEC_COMMANDS = (
     ("check",),
     ("train",),
@@ -446,6 +448,19 @@ class TestNew:
         assert not (tmp_path / "prices.weft").exists()
         (tmp_path / "link.weft").symlink_to(tmp_path / "nowhere")
         refused(weft("new", "link.weft", "--json"), "is there already")
+
+    def test_leaves_nothing_half_written(
+        self, weft: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(path: Path, content: bytes) -> None:
+            if path.suffix == ".csv":
+                raise RunError(f"`{path}` cannot be written", found="No space left on device")
+            path.write_bytes(content)
+
+        monkeypatch.setattr("weft.runtime.files.write_atomically", full)
+        outcome = weft("new", "prices.weft", "--template", "regression", "--json")
+        refused(outcome, "`prices.csv` cannot be written", "No space left")
+        assert not list(tmp_path.iterdir())
 
     def test_below_a_file(self, weft: Callable, spec: Path) -> None:
         refused(weft("new", spec / "folder", "--json"), "cannot be written")

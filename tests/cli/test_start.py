@@ -143,6 +143,23 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert result.stderr == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("further", ["", " --json"])
+def test_output_that_cannot_be_written_is_told(further: str) -> None:
+    code = f"{sys.executable} -m weft explain gelu{further} > /dev/full"
+    result = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == "error: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs_are_no_error(closed: str) -> None:
+    code = f"{sys.executable} -m weft explain gelu {closed}"
+    result = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert result.stderr == ""
+
+
 def test_text_that_the_terminal_cannot_show_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "größe.weft"
     result = python(

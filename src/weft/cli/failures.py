@@ -37,6 +37,19 @@ class Ended(Exception):
 
 def ended(arguments: list[str], run: Callable[[], Any]) -> int:
     """Run a command; the exit code that it ends with."""
+    try:
+        return _ended(arguments, run)
+    except BrokenPipeError:
+        # Whoever read our output has enough: no message, and no further write at exit.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+    except OSError:
+        pass  # what is wrong was said on stderr, and stdout takes no JSON
+    return MISTAKE
+
+
+def _ended(arguments: list[str], run: Callable[[], Any]) -> int:
     json = "--json" in arguments
     try:
         result = run()
@@ -60,9 +73,7 @@ def ended(arguments: list[str], run: Callable[[], Any]) -> int:
             _error({"message": "stopped by Ctrl-C", "severity": "signal"})
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has enough: no message, and no further write at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return MISTAKE
+        raise
     except OSError as error:
         where = f"`{error.filename}`: " if error.filename else ""
         return _mistake(f"{where}{error.strerror or error}", None, json)

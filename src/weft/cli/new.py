@@ -63,7 +63,9 @@ def command(path: str, template: str, json: bool) -> None:
 
 
 def create(path: Path, template: str) -> list[Path]:
-    """Write the files of a template, the spec first. Raises RunError for what is there already."""
+    """Write the files of a template, all or none. Raises RunError for what is there already."""
+    from weft.runtime.files import write_atomically
+
     spec = path if path.suffix == ".weft" else path / f"{_stem(path)}.weft"
     table = spec.with_suffix(".csv")
     texts = {spec: _spec(template, spec, table)}
@@ -74,12 +76,16 @@ def create(path: Path, template: str) -> list[Path]:
             raise RunError(f"`{file}` is there already", hint="choose another name")
     try:
         spec.parent.mkdir(parents=True, exist_ok=True)
-        for file, text in texts.items():
-            with file.open("x", encoding="utf-8") as stream:
-                stream.write(text)
     except OSError as error:
         reason = error.strerror or str(error)
         raise RunError(f"`{error.filename or spec}` cannot be written", found=reason) from None
+    try:
+        for file, text in texts.items():
+            write_atomically(file, text.encode())
+    except RunError:
+        for file in texts:
+            file.unlink(missing_ok=True)
+        raise
     return list(texts)
 
 
