@@ -7,12 +7,14 @@
           sums[row, vector] += left[row, k] * right[k, vector]        for each k of the part
 
 BLAS first copies both operands to an order of its own, which pays where there are many rows. With
-few of them the copies cost as much as the product, and so does the call with small matrices.
+few of them the copies cost as much as the product, and so does the call with small matrices. The
+left factor is read where it is: a few rows at a time, in pieces too short for the processor to
+guess the next. So while a block is computed, memory is asked for what the block below reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -21,9 +23,10 @@ from weft.backends.tvm import tir, vectors
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.types import DType
 
-PART = 512  # of the depth: a panel's part stays in the cache while rows go by
+PART = 256  # of the depth: a panel's part stays in the cache while rows go by
 MANY_ROWS = 128  # which read a panel often enough for a copy of it to pay
 SUMS = 6  # for each vector of a panel, at least: rows, which share what is loaded
+LINE = 64  # bytes that memory hands over at once
 
 
 @dataclass(frozen=True)
@@ -244,6 +247,9 @@ class _Blocks:
             begin = loads if add else zeros
         else:
             begin = [tir.either(add, tir.sequence(loads), tir.sequence(zeros))]
+        wide = lanes == vectors.lanes_for(self.dtype)
+        if wide and add is False:
+            begin = [*begin, *(vectors.fetch(self.out.buffer, at, write=True) for _, at in pairs)]
         factors = [registers.new() for _ in range(panel.vectors)]
         one = registers.new()
 
@@ -262,5 +268,38 @@ class _Blocks:
                 ]
             return made
 
+        steps = self._steps(step, rows, depth, ahead=wide and rows[1] < self.rows)
         ends = [vectors.store(self.out.buffer, at, sum_.value, lanes) for sum_, at in pairs]
-        return [*registers.made, *begin, tir.loop(depth[1], step, name="k"), *ends]
+        return [*registers.made, *begin, *steps, *ends]
+
+    def _steps(
+        self,
+        step: Callable[[Expr], list[Stmt]],
+        rows: tuple[Expr, int],
+        depth: tuple[Expr, int],
+        ahead: bool,
+    ) -> list[Stmt]:
+        """All of the depth; `ahead`, and the lines of memory in which the rows below lie there."""
+        left, height, size = self.left, rows[1], depth[1]
+        line = LINE // self.dtype.bytes
+
+        def below(row: int, k: Expr) -> Stmt:
+            return vectors.fetch(
+                left.buffer, left.at(rows[0] + tir.number(height + row), depth[0] + k)
+            )
+
+        if ahead and left.column == 1 and size >= line:
+
+            def stretch(number: Expr) -> list[Stmt]:
+                first = number * tir.number(line)
+                lines = [below(row, first) for row in range(height)]
+                return [*lines, tir.loop(line, lambda k: step(first + k), name="k")]
+
+            whole, rest = divmod(size, line)
+            first = tir.number(whole * line)
+            found = [tir.loop(whole, stretch, name="stretch")]
+            return found + ([tir.loop(rest, lambda k: step(first + k), name="k")] if rest else [])
+        if ahead and left.row == 1:
+            last = range(height - 1, -1, -line)
+            return [tir.loop(size, lambda k: [*(below(i, k) for i in last), *step(k)], name="k")]
+        return [tir.loop(size, step, name="k")]

@@ -31,7 +31,7 @@ from weft.compiler.kernel import (
 
 TILE_FLOPS = 500_000  # below this a product is one tile
 MOST_TILES = 8
-ROWS, COLUMNS, DEPTH = 128, 64, 256  # of a tile, at least, unless there is nothing else to cut
+ROWS, COLUMNS, DEPTH = 64, 64, 256  # of a tile, at least, unless there is nothing else to cut
 FEW_ROWS = 32
 PARTIAL = 1 << 17  # elements of a result that may be summed up from parts
 

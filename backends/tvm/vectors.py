@@ -40,6 +40,19 @@ def store(buffer: Buffer, start: Expr, value: Expr, lanes: int) -> Stmt:
     return s.BufferStore(buffer, value, [tirx.Ramp(start, tir.number(1), lanes)])
 
 
+def fetch(buffer: Buffer, at: Expr, *, write: bool = False) -> Stmt:
+    """Asks for an element's line of memory, so that it is there when it is needed.
+
+    It may lie behind the end of the buffer: nothing is read.
+    """
+    place, to_level_1, of_data = tir.address(buffer, at), tir.number(3), tir.number(1)
+    return s.Evaluate(
+        tirx.call_llvm_intrin(
+            "void", "llvm.prefetch.p0", place, tir.number(int(write)), to_level_1, of_data
+        )
+    )
+
+
 def spread(value: Expr, lanes: int) -> Expr:
     """The same number in every lane."""
     return tirx.Broadcast(value, lanes) if lanes > 1 else value
