@@ -19,18 +19,14 @@ from weft.compiler.analysis import flops, is_flop
 from weft.compiler.graph import Node
 from weft.compiler.index import Axis, Index
 from weft.compiler.kernel import (
-    Apply,
     Attention,
     Convolution,
     Fold,
     Kernel,
-    Load,
     Matrix,
     Nest,
     Port,
     Product,
-    Result,
-    Scalar,
     Special,
     Stage,
     Turns,
@@ -39,6 +35,7 @@ from weft.compiler.kernel import (
 )
 from weft.compiler.passes.kernels import elsewhere
 from weft.compiler.plan import Buffer, Place, Plan
+from weft.compiler.scalar import Apply, Load, Result, Scalar
 
 
 @dataclass(frozen=True)

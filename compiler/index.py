@@ -15,7 +15,7 @@ from math import gcd
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from weft.compiler.kernel import Scalar
+    from weft.compiler.scalar import Scalar
 
 
 @dataclass(frozen=True, eq=False)

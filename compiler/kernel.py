@@ -11,19 +11,19 @@
       stage j < 10
         y[10*i + j] = exp(x[10*i + j] - %0) / %1
 
-Movement is gone: a transpose or a slice is another index. Scalars are nodes shared by identity; a
-backend gives a name to what is used twice.
+Movement is gone: a transpose or a slice is another index. What is computed at a point is scalars
+(`scalar.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 from weft.compiler.graph import Node
 from weft.compiler.index import Axis, Datum, Index
 from weft.compiler.plan import Buffer
+from weft.compiler.scalar import Result, Rewriter, Scalar
 from weft.compiler.types import DType
 
 
@@ -37,148 +37,6 @@ class Port:
     @property
     def dtype(self) -> DType:
         return self.buffer.dtype
-
-
-@dataclass(frozen=True, eq=False)
-class Scalar:
-    """One element of a value, as a function of the axes. Compared by identity."""
-
-    dtype: DType
-
-    @cached_property
-    def axes(self) -> frozenset[Axis]:
-        """The axes that it depends on."""
-        found: frozenset[Axis] = frozenset()
-        for part in self.operands:
-            found |= part.axes
-        for index in self.indices:
-            found |= index.axes
-        return found
-
-    @property
-    def operands(self) -> tuple[Scalar, ...]:
-        return ()
-
-    @property
-    def indices(self) -> tuple[Index, ...]:
-        return ()
-
-    def replaced(self, by: Mapping[Axis, Index]) -> Scalar:
-        """Other indices for some axes."""
-        return Rewriter(by)(self)
-
-    def rebuilt(self, operands: tuple[Scalar, ...], indices: tuple[Index, ...]) -> Scalar:
-        return self
-
-
-@dataclass(frozen=True, eq=False)
-class Literal(Scalar):
-    value: int | float | bool
-
-
-@dataclass(frozen=True, eq=False)
-class Load(Scalar):
-    """An element of a port."""
-
-    port: int
-    index: Index
-
-    @property
-    def indices(self) -> tuple[Index, ...]:
-        return (self.index,)
-
-    def rebuilt(self, operands: tuple[Scalar, ...], indices: tuple[Index, ...]) -> Scalar:
-        return Load(self.dtype, self.port, *indices)
-
-
-@dataclass(frozen=True, eq=False)
-class Position(Scalar):
-    """An index as a number (iota)."""
-
-    index: Index
-
-    @property
-    def indices(self) -> tuple[Index, ...]:
-        return (self.index,)
-
-    def rebuilt(self, operands: tuple[Scalar, ...], indices: tuple[Index, ...]) -> Scalar:
-        return Position(self.dtype, *indices)
-
-
-@dataclass(frozen=True, eq=False)
-class Apply(Scalar):
-    """An elementwise op of the op table."""
-
-    op: str
-    parts: tuple[Scalar, ...]
-
-    @property
-    def operands(self) -> tuple[Scalar, ...]:
-        return self.parts
-
-    def rebuilt(self, operands: tuple[Scalar, ...], indices: tuple[Index, ...]) -> Scalar:
-        return Apply(self.dtype, self.op, operands)
-
-
-@dataclass(frozen=True)
-class Bound:
-    """`low <= index < high`, and `index - low` a multiple of `step`."""
-
-    low: int
-    high: int
-    step: int = 1
-
-
-@dataclass(frozen=True, eq=False)
-class Guard(Scalar):
-    """`value` where each index keeps its bound, else `other`; nothing is read outside."""
-
-    value: Scalar
-    other: Scalar
-    tests: tuple[Index, ...]
-    bounds: tuple[Bound, ...]
-
-    @property
-    def operands(self) -> tuple[Scalar, ...]:
-        return self.value, self.other
-
-    @property
-    def indices(self) -> tuple[Index, ...]:
-        return self.tests
-
-    def rebuilt(self, operands: tuple[Scalar, ...], indices: tuple[Index, ...]) -> Scalar:
-        value, other = operands
-        return Guard(self.dtype, value, other, indices, self.bounds)
-
-
-@dataclass(frozen=True, eq=False)
-class Bits(Scalar):
-    """The random word at a flat position.
-
-    The key is the seed's low and high word, the step, and the low and high word of the stream's
-    name: all of them data, so that draws under other names are the same code.
-    """
-
-    key: tuple[Scalar, ...]
-    position: Index
-
-    @property
-    def operands(self) -> tuple[Scalar, ...]:
-        return self.key
-
-    @property
-    def indices(self) -> tuple[Index, ...]:
-        return (self.position,)
-
-    def rebuilt(self, operands: tuple[Scalar, ...], indices: tuple[Index, ...]) -> Scalar:
-        return Bits(self.dtype, operands, *indices)
-
-
-@dataclass(frozen=True, eq=False)
-class Result(Scalar):
-    """What a fold of an earlier stage came to, for the current row."""
-
-    number: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,9 +64,15 @@ class Store:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
+    """Loops over the axes: they make the folds, then what is stored at each point."""
+
     axes: tuple[Axis, ...]
     folds: tuple[Fold, ...]
     stores: tuple[Store, ...]
+
+    def over(self, axes: tuple[Axis, ...], rewriter: Rewriter) -> Stage:
+        """The same over other axes, which the rewriter puts in place of those that it has."""
+        return _mapped(self, axes, rewriter, rewriter.index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -397,38 +261,6 @@ class Turns:
 Kernel = Nest | Product | Convolution | Attention | Special | Turns
 
 
-class Rewriter:
-    """Replaces axes by indices throughout scalars, keeping what is shared shared."""
-
-    def __init__(self, by: Mapping[Axis, Index]) -> None:
-        self.by = by
-        self._done: dict[int, tuple[Scalar, Scalar]] = {}
-
-    def __call__(self, scalar: Scalar) -> Scalar:
-        if not (scalar.axes & self.by.keys()):
-            return scalar
-        if id(scalar) not in self._done:
-            made = scalar.rebuilt(
-                tuple(self(part) for part in scalar.operands),
-                tuple(self.index(index) for index in scalar.indices),
-            )
-            self._done[id(scalar)] = scalar, made
-        return self._done[id(scalar)][1]
-
-    def index(self, index: Index) -> Index:
-        return index.replaced(self.by)
-
-    def stage(self, stage: Stage, axes: tuple[Axis, ...]) -> Stage:
-        return Stage(
-            axes,
-            tuple(
-                Fold(f.number, f.how, self(f.value), f.dtype, f.place and self(f.place))
-                for f in stage.folds
-            ),
-            tuple(Store(s.port, self.index(s.index), self(s.value)) for s in stage.stores),
-        )
-
-
 def resolved(stage: Stage, results: Mapping[int, Scalar]) -> Stage:
     """The stage with other scalars for results of folds."""
     done: dict[int, Scalar] = {}
@@ -444,11 +276,21 @@ def resolved(stage: Stage, results: Mapping[int, Scalar]) -> Stage:
             done[id(scalar)] = scalar if same else scalar.rebuilt(parts, scalar.indices)
         return done[id(scalar)]
 
+    return _mapped(stage, stage.axes, go, lambda index: index)
+
+
+def _mapped(
+    stage: Stage,
+    axes: tuple[Axis, ...],
+    value: Callable[[Scalar], Scalar],
+    index: Callable[[Index], Index],
+) -> Stage:
     folds = tuple(
-        Fold(f.number, f.how, go(f.value), f.dtype, f.place and go(f.place)) for f in stage.folds
+        Fold(f.number, f.how, value(f.value), f.dtype, f.place and value(f.place))
+        for f in stage.folds
     )
-    stores = tuple(Store(s.port, s.index, go(s.value)) for s in stage.stores)
-    return Stage(stage.axes, folds, stores)
+    stores = tuple(Store(s.port, index(s.index), value(s.value)) for s in stage.stores)
+    return Stage(axes, folds, stores)
 
 
 def walk(stage: Stage, visit: Callable[[Scalar], None]) -> None:

@@ -11,21 +11,13 @@ from dataclasses import dataclass, field
 
 from weft.compiler.index import Atom, Axis, Datum, Floor, Index
 from weft.compiler.kernel import (
-    Apply,
     Attention,
-    Bits,
     Convolution,
-    Guard,
     Kernel,
-    Literal,
-    Load,
     Matrix,
     Nest,
     Port,
-    Position,
     Product,
-    Result,
-    Scalar,
     Special,
     Stage,
     Store,
@@ -33,6 +25,7 @@ from weft.compiler.kernel import (
     Turns,
     View,
 )
+from weft.compiler.scalar import Apply, Bits, Guard, Literal, Load, Position, Result, Scalar
 
 
 def text(kernel: Kernel) -> str:

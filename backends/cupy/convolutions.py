@@ -15,8 +15,9 @@ from weft.backends.cupy.emit import Emitter, Namer
 from weft.backends.cupy.points import index_type, spread
 from weft.backends.cupy.tiling import Sum, print_tiles
 from weft.compiler.index import Axis, along, flat
-from weft.compiler.kernel import Bound, Convolution, Guard, Literal, Load, View
+from weft.compiler.kernel import Convolution, View
 from weft.compiler.passes.elements import wide
+from weft.compiler.scalar import Bound, Guard, Literal, Load
 
 
 def print_convolution(convolution: Convolution, aligned: frozenset[int]) -> list[Launch]:

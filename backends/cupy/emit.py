@@ -12,18 +12,8 @@ from dataclasses import dataclass, field
 
 from weft.backends.cupy import scalar as s
 from weft.compiler.index import Atom, Axis, Datum, Floor, Index
-from weft.compiler.kernel import (
-    Apply,
-    Bits,
-    Bound,
-    Guard,
-    Literal,
-    Load,
-    Position,
-    Result,
-    Scalar,
-    Store,
-)
+from weft.compiler.kernel import Store
+from weft.compiler.scalar import Apply, Bits, Bound, Guard, Literal, Load, Position, Result, Scalar
 
 Lanes = tuple[str, ...]
 """A value: one name for all lanes, or one for each."""

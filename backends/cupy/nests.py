@@ -19,19 +19,11 @@ from weft.backends.cupy.code import THREADS, Launch, launch, scratch, stacked
 from weft.backends.cupy.emit import Emitter, Namer
 from weft.backends.cupy.points import index_type, lanes_of, print_points, spread
 from weft.compiler.index import Axis, along, flat
-from weft.compiler.kernel import (
-    Fold,
-    Guard,
-    Load,
-    Nest,
-    Port,
-    Scalar,
-    Stage,
-    stage_indices,
-)
+from weft.compiler.kernel import Fold, Nest, Port, Stage, stage_indices
 from weft.compiler.passes.collapse import collapsed
 from weft.compiler.passes.kernels import identity
 from weft.compiler.passes.views import contiguous
+from weft.compiler.scalar import Guard, Load, Scalar
 from weft.compiler.types import I64
 
 ENOUGH_BLOCKS = 512  # with fewer, long rows are cut into parts

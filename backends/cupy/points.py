@@ -8,17 +8,8 @@ from math import prod
 from weft.backends.cupy.code import THREADS, Launch, launch
 from weft.backends.cupy.emit import Emitter, Namer
 from weft.compiler.index import Axis
-from weft.compiler.kernel import (
-    Apply,
-    Guard,
-    Literal,
-    Load,
-    Port,
-    Scalar,
-    Stage,
-    stage_indices,
-    walk,
-)
+from weft.compiler.kernel import Port, Stage, stage_indices, walk
+from weft.compiler.scalar import Apply, Guard, Literal, Load, Scalar
 from weft.compiler.types import F32
 
 VECTOR = 16  # bytes that a thread reads at once

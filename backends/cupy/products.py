@@ -14,9 +14,10 @@ from weft.backends.cupy.emit import Emitter, Namer
 from weft.backends.cupy.points import index_type, print_points, spread
 from weft.backends.cupy.tiling import Sum, print_tiles
 from weft.compiler.index import Axis, along, flat
-from weft.compiler.kernel import Apply, Load, Matrix, Port, Product, Result, Scalar, resolved
+from weft.compiler.kernel import Matrix, Port, Product, resolved
 from weft.compiler.passes.elements import wide
 from weft.compiler.passes.views import contiguous
+from weft.compiler.scalar import Apply, Load, Result, Scalar
 
 LIBRARY_WORK = 1 << 24  # multiplications from which the library is called
 

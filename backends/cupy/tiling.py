@@ -14,7 +14,8 @@ from weft.backends.cupy.code import Launch, launch, scratch
 from weft.backends.cupy.emit import Emitter, Namer
 from weft.backends.cupy.nests import print_nest
 from weft.compiler.index import Axis, Index, along
-from weft.compiler.kernel import Fold, Load, Nest, Port, Stage
+from weft.compiler.kernel import Fold, Nest, Port, Stage
+from weft.compiler.scalar import Load
 from weft.compiler.types import DType
 
 ENOUGH_TILES = 128  # with fewer, smaller tiles or parts of the sum

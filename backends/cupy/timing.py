@@ -16,8 +16,9 @@ from weft.backends.cupy.held import DeviceState
 from weft.backends.cupy.points import print_points
 from weft.compiler.costs import kernel_cost
 from weft.compiler.index import Axis, along
-from weft.compiler.kernel import Load, Port, Stage, Store
+from weft.compiler.kernel import Port, Stage, Store
 from weft.compiler.plan import Buffer
+from weft.compiler.scalar import Load
 from weft.compiler.types import DType
 
 COPIES = tuple(1 << power for power in range(18, 31, 2))  # bytes that a copy touches

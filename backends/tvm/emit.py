@@ -11,17 +11,7 @@ from weft.backends.tvm import random, scalar, tir
 from weft.backends.tvm.lines import Lines
 from weft.backends.tvm.tir import Buffer, Expr
 from weft.compiler.index import Atom, Axis, Datum, Floor, Index
-from weft.compiler.kernel import (
-    Apply,
-    Bits,
-    Bound,
-    Guard,
-    Literal,
-    Load,
-    Position,
-    Result,
-    Scalar,
-)
+from weft.compiler.scalar import Apply, Bits, Bound, Guard, Literal, Load, Position, Result, Scalar
 from weft.compiler.types import I64
 
 

@@ -16,18 +16,8 @@ from weft.backends.tvm.blocks import Operand, multiplied
 from weft.backends.tvm.nests import Context, points
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
-from weft.compiler.kernel import (
-    Apply,
-    Load,
-    Matrix,
-    Product,
-    Result,
-    Rewriter,
-    Scalar,
-    Stage,
-    Store,
-    walk,
-)
+from weft.compiler.kernel import Matrix, Product, Stage, Store, walk
+from weft.compiler.scalar import Apply, Load, Result, Rewriter, Scalar
 
 TILE_FLOPS = 500_000  # below this a product is one tile
 MOST_TILES = 8
@@ -241,7 +231,7 @@ def _epilogue(
             axis_n: along(start_n) + along(inner_n),
         }
     )
-    made = rewriter.stage(stage, (inner_m, inner_n))
+    made = stage.over((inner_m, inner_n), rewriter)
     return points(made, context, {**env, start_m: row, start_n: column}, parallel=False)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from weft.compiler.index import Axis
-from weft.compiler.kernel import Apply, Bits, Guard, Literal, Scalar, Stage, walk
+from weft.compiler.kernel import Stage, walk
+from weft.compiler.scalar import Apply, Bits, Guard, Literal, Scalar
 
 REGISTER = 64  # bytes
 

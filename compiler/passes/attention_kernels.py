@@ -6,25 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from weft.compiler.graph import Node
 from weft.compiler.index import Axis, Index, Indices, along
-from weft.compiler.kernel import (
-    Apply,
-    Attention,
-    Hidden,
-    Inner,
-    Kernel,
-    Literal,
-    Matrix,
-    Outer,
-    Position,
-    Result,
-    Scalar,
-    Softmax,
-    Store,
-)
+from weft.compiler.kernel import Attention, Hidden, Inner, Kernel, Matrix, Outer, Softmax, Store
 from weft.compiler.ops import Kind
 from weft.compiler.passes.attention_products import OuterProduct, inner_product, outer_product
 from weft.compiler.passes.elements import Elements, axes_of, shape_of, summed, wide, widened
 from weft.compiler.pattern import number_of
+from weft.compiler.scalar import Apply, Literal, Position, Result, Scalar
 
 
 def attention(e: Elements, outputs: Sequence[Node]) -> list[Kernel]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from weft.compiler.index import Axis, along
-from weft.compiler.kernel import Nest, Rewriter, Stage, stage_indices
+from weft.compiler.kernel import Nest, Stage, stage_indices
+from weft.compiler.scalar import Rewriter
 
 
 def collapsed(nest: Nest) -> Nest:
@@ -27,7 +28,7 @@ def _merge(axes: tuple[Axis, ...], stages: list[Stage]) -> tuple[tuple[Axis, ...
         if all(_even(index.factor(first), index.factor(second), second) for index in indices):
             both = Axis(first.extent * second.extent)
             rewriter = Rewriter({first: along(Axis(1)), second: along(both)})
-            stages = [rewriter.stage(stage, stage.axes) for stage in stages]
+            stages = [stage.over(stage.axes, rewriter) for stage in stages]
             axes = (*axes[:i], both, *axes[i + 2 :])
         i -= 1
     return axes, stages

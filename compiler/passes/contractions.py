@@ -8,19 +8,7 @@ from math import prod
 
 from weft.compiler.graph import Node
 from weft.compiler.index import Axis, Index, Indices, along, unflat
-from weft.compiler.kernel import (
-    Apply,
-    Bound,
-    Convolution,
-    Fold,
-    Guard,
-    Kernel,
-    Literal,
-    Matrix,
-    Product,
-    Scalar,
-    Stage,
-)
+from weft.compiler.kernel import Convolution, Fold, Kernel, Matrix, Product, Stage
 from weft.compiler.ops import Kind
 from weft.compiler.passes.elements import (
     Elements,
@@ -32,6 +20,7 @@ from weft.compiler.passes.elements import (
     widened,
 )
 from weft.compiler.passes.views import Layout
+from weft.compiler.scalar import Apply, Bound, Guard, Literal, Scalar
 
 SMALL = 4_096  # multiplications of one product of matrices: fewer are not worth a call
 

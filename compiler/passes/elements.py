@@ -13,26 +13,12 @@ import numpy as np
 
 from weft.compiler.graph import Node
 from weft.compiler.index import Axis, Datum, Index, Indices, along, flat, unflat
-from weft.compiler.kernel import (
-    Apply,
-    Bits,
-    Bound,
-    Guard,
-    Literal,
-    Load,
-    Nest,
-    Port,
-    Position,
-    Result,
-    Scalar,
-    Stage,
-    Store,
-    View,
-)
+from weft.compiler.kernel import Nest, Port, Stage, Store, View
 from weft.compiler.ops import Kind
 from weft.compiler.passes.fuse import Group
 from weft.compiler.passes.views import contiguous
 from weft.compiler.plan import Place, Plan
+from weft.compiler.scalar import Apply, Bits, Bound, Guard, Literal, Load, Position, Result, Scalar
 from weft.compiler.types import F32, U32, DType, static_shape
 
 

@@ -8,19 +8,7 @@ import numpy as np
 
 from weft.compiler.graph import Node
 from weft.compiler.index import Indices, along, flat
-from weft.compiler.kernel import (
-    Bound,
-    Fold,
-    Guard,
-    Kernel,
-    Literal,
-    Nest,
-    Position,
-    Scalar,
-    Special,
-    Stage,
-    Store,
-)
+from weft.compiler.kernel import Fold, Kernel, Nest, Special, Stage, Store
 from weft.compiler.loops import turning
 from weft.compiler.ops import Kind
 from weft.compiler.passes.attention_kernels import attention
@@ -38,6 +26,7 @@ from weft.compiler.passes.fuse import Group
 from weft.compiler.passes.turn_kernels import turn_kernels
 from weft.compiler.passes.views import Layout, contiguous
 from weft.compiler.plan import Abilities, Place, Plan
+from weft.compiler.scalar import Bound, Guard, Literal, Position, Scalar
 from weft.compiler.types import I64, DType
 
 _REDUCERS = {

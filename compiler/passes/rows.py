@@ -17,18 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from weft.compiler.index import Atom, Axis, Datum, Floor, Index, along
-from weft.compiler.kernel import (
-    Fold,
-    Kernel,
-    Load,
-    Nest,
-    Port,
-    Result,
-    Scalar,
-    Stage,
-    Store,
-    walk,
-)
+from weft.compiler.kernel import Fold, Kernel, Nest, Port, Stage, Store, walk
+from weft.compiler.scalar import Load, Result, Scalar
 
 
 def joined(kernels: Iterable[Kernel], is_better: Callable[[Nest], bool]) -> list[Kernel]:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from weft.compiler.graph import Node
 from weft.compiler.index import Axis, along, flat
-from weft.compiler.kernel import Kernel, Load, Nest, Port, Stage, Store, Track, Turns
+from weft.compiler.kernel import Kernel, Nest, Port, Stage, Store, Track, Turns
 from weft.compiler.loops import Loop
 from weft.compiler.passes.fuse import Group
 from weft.compiler.passes.turn import Room, Turn, room_of, turn_of
 from weft.compiler.passes.views import Layout, contiguous, view
 from weft.compiler.plan import Abilities, Buffer, Place, Plan
+from weft.compiler.scalar import Load
 from weft.compiler.types import TensorType, static_shape
 
 _MAPS = frozenset({"reshape", "transpose", "broadcast_in_dim", "slice", "reverse", "stop_gradient"})

@@ -19,7 +19,8 @@ from weft.backends.tvm.nests import PARALLEL_WORK, Context, points
 from weft.backends.tvm.products import with_result
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
-from weft.compiler.kernel import Convolution, Load, Rewriter
+from weft.compiler.kernel import Convolution
+from weft.compiler.scalar import Load, Rewriter
 
 UNFOLDED = 1 << 16  # elements of a tile's unfolded matrix: what a core's cache holds
 
@@ -162,7 +163,7 @@ class Unfolded:
                 axis_x: along(inner_x),
             }
         )
-        local = rewriter.stage(with_result(stage, element), (inner_c, inner_y, inner_x))
+        local = with_result(stage, element).over((inner_c, inner_y, inner_x), rewriter)
         return found + points(local, context, {axis_n: image, first: row}, parallel=False)
 
     def _unfold(self, out: Buffer, base: Expr, row: Expr, rows: int) -> Stmt:

@@ -17,7 +17,7 @@ from weft.backends.tvm.nests import PARALLEL_WORK, Context, points
 from weft.backends.tvm.products import with_result
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
-from weft.compiler.kernel import Load, Rewriter
+from weft.compiler.scalar import Load, Rewriter
 
 TILES = 16
 
@@ -121,8 +121,8 @@ class UnfoldedSums(Unfolded):
                 axis_x: along(inner_x),
             }
         )
-        stage = rewriter.stage(
-            with_result(conv.epilogue, element), (inner_n, inner_c, inner_y, inner_x)
+        stage = with_result(conv.epilogue, element).over(
+            (inner_n, inner_c, inner_y, inner_x), rewriter
         )
         context = Context([*self.buffers, sums], {})
         return found + points(stage, context, {start: first}, parallel=False)
