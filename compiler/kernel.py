@@ -131,7 +131,8 @@ class View:
 class Convolution:
     """A convolution of images, `conv` with two spatial axes, then an epilogue.
 
-    The epilogue's stage runs over (image, channel, y, x); `Result(0)` is the sum.
+    The epilogue's stage runs over (image, channel, y, x); `Result(0)` is the sum. With `tf32`,
+    factors may be rounded to that.
     """
 
     ports: tuple[Port, ...]
@@ -144,6 +145,7 @@ class Convolution:
     groups: int
     epilogue: Stage
     nodes: tuple[Node, ...]
+    tf32: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -200,6 +202,7 @@ class Attention:
 
     The matrix is that of queries by keys, or of keys by queries, for each point of `batch`. Its
     elements are scalars of the results of `inner`, of the axes, and of a softmax if it has one.
+    With `tf32`, the factors of all products may be rounded to that.
     """
 
     ports: tuple[Port, ...]
@@ -211,6 +214,7 @@ class Attention:
     outer: tuple[Outer, ...]
     hidden: Hidden | None
     nodes: tuple[Node, ...]
+    tf32: bool = False
 
 
 @dataclass(frozen=True, eq=False)

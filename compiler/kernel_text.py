@@ -95,7 +95,7 @@ class _Printer:
                     1,
                     f"strides {kernel.strides} padding {kernel.padding} lhs_dilation "
                     f"{kernel.lhs_dilation} rhs_dilation {kernel.rhs_dilation} "
-                    f"groups {kernel.groups}",
+                    f"groups {kernel.groups}{' factors tf32' if kernel.tf32 else ''}",
                 )
                 self.stage(kernel.epilogue)
             case Special():
@@ -121,7 +121,9 @@ class _Printer:
     def attention(self, kernel: Attention) -> None:
         self.line(1, f"batch {self.declare(kernel.batch)}".rstrip())
         self.line(
-            1, f"rows {self.declare((kernel.rows,))} columns {self.declare((kernel.columns,))}"
+            1,
+            f"rows {self.declare((kernel.rows,))} columns {self.declare((kernel.columns,))}"
+            f"{' factors tf32' if kernel.tf32 else ''}",
         )
         for number, inner in enumerate(kernel.inner):
             self.line(1, f"%{number} = sum of {inner.depth} products")

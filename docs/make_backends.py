@@ -85,8 +85,15 @@ the sizes of the graph alone. Functions are those of CUDA's mathematics, without
 
 Floats of 16 bits are in memory only: kernels compute in `f32` registers and round each result, as
 the reference does, whatever is fused. Tiles and folds add up in `f32`; so does cuBLAS.
-Products are in full `f32`, but for `precision = tf32`: then the calls of cuBLAS that say so in
-`--emit cuda` round their factors, each for itself, and convolutions and attention do not.
+Products are in full `f32`, but for `precision = tf32`: then the calls of cuBLAS and the tiles that
+say so in `--emit cuda` round their factors, each for itself.
+
+Tiles of products, convolutions and attention whose factors are `f16`, `bf16` or TF32 are multiplied
+by tensor cores (`mma.sync`): `f16` from compute capability 7.5 on, the others from 8.0 on. Where a
+GPU has none for a type, the same tiles are multiplied in `f32`, and TF32 rounds nothing there.
+Large tiles are 128 x 128 with eight warps, others 64 x 64 or 32 x 32 with four; in attention, each
+of four warps has 16 rows. They take between 5 and 20 KB of shared memory, and factors are fetched
+while those before them are multiplied. None of this has been timed.
 
 Attention, `softmax(q k^T) v` with whatever scales and masks the scores, is three kernels in a
 training step (`compiler/passes/attention.py`): one for the result, one for the gradient of queries,

@@ -5,29 +5,33 @@
     tile of results   values times v (k, q, do), in registers     rows x head
 
 Nothing of rows by columns is in memory. A block alone writes its rows and goes through the columns
-in order, so results don't depend on how blocks run. Tiles are squares of 64 with 256 threads, 16
-values a thread; or, where there are few of those or numbers are f64, squares of 32 with 128
-threads. Then all that is shared fits the 48 KB that every GPU has, with results of up to 128
-columns.
+in order, so results don't depend on how blocks run. All that is shared fits the 48 KB that every
+GPU has, with results of up to 128 columns. On tensor cores a warp has 16 rows, and values stay in
+registers: the sums that a thread has are just what it has to have of a factor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from math import prod
 
 from weft.backends.cupy import scalar
 from weft.backends.cupy.code import Launch, launch
 from weft.backends.cupy.emit import Emitter, Namer
 from weft.backends.cupy.points import index_type, spread
-from weft.backends.cupy.tiling import ENOUGH_TILES
+from weft.backends.cupy.tiling import ENOUGH_TILES, Tiling, factors
 from weft.compiler.index import Index
 from weft.compiler.kernel import Attention, Fold, Hidden, Matrix, Outer, Stage
+from weft.compiler.passes.elements import wide
 
 WIDEST = 128  # columns of a result
-DEPTH = 16  # factors at a time
-LARGE, SMALL = 64, 32  # rows and columns of a tile
+NARROWEST = 16  # columns of a result on tensor cores
+
+# Rows by columns at a time: for CUDA cores, where tiles are many or few, and for tensor cores.
+LARGE, SMALL = Tiling(64, 64, 16, 4, 4), Tiling(32, 32, 16, 2, 4)
+OF_16_BITS, OF_TF32 = Tiling(64, 64, 16, 8, 4, warps=4), Tiling(64, 32, 16, 4, 4, warps=4)
 
 
 def print_attention(attention: Attention) -> Launch:
@@ -39,19 +43,27 @@ class _Attention:
 
     def __init__(self, attention: Attention) -> None:
         self.a = attention
-        self.dtype = attention.outer[0].value.dtype
-        self.type = scalar.computed_name(self.dtype)
         self.rows, self.columns = attention.rows.extent, attention.columns.extent
-        matrices = prod(axis.extent for axis in attention.batch)
-        enough = max(self.rows, self.columns) > SMALL and (
-            matrices * -(-self.rows // LARGE) >= ENOUGH_TILES
-        )
-        self.side = LARGE if enough and self.dtype.bits <= 32 else SMALL
-        self.up = 4 if self.side == LARGE else 2  # rows of a thread; it has four columns
-        self.wide = self.side // 4  # threads that have the same rows
-        self.threads = self.side // self.up * self.wide
+        self.dtype = wide(attention.outer[0].value.dtype)
+        self.type = scalar.type_name(self.dtype)
+        self.factors, self.tiling = self._tiling()
         self.code = Emitter({}, Namer(), self._index_type())
         self.line = self.code.line
+
+    def _tiling(self) -> tuple[str, Tiling]:
+        """The C++ type of factors, and tiles. Where types of factors differ, all are the widest."""
+        a = self.a
+        matrices = [m for inner in a.inner for m in (inner.left, inner.right)]
+        matrices += [outer.factor for outer in a.outer]
+        dtypes = {a.ports[matrix.port].dtype for matrix in matrices}
+        name = factors(dtypes.pop() if len(dtypes) == 1 else self.dtype, a.tf32)
+        if a.tf32:
+            return name, OF_TF32
+        if name != self.type:
+            return name, OF_16_BITS
+        count = prod(axis.extent for axis in a.batch) * -(-self.rows // LARGE.rows)
+        enough = max(self.rows, self.columns) > SMALL.rows and count >= ENOUGH_TILES
+        return name, LARGE if enough and self.dtype.bits <= 32 else SMALL
 
     def _index_type(self) -> str:
         a = self.a
@@ -78,7 +90,7 @@ class _Attention:
         return index_type(stages, reach)
 
     def run(self) -> Launch:
-        a, tiles = self.a, -(-self.rows // self.side)
+        a, tiles = self.a, -(-self.rows // self.tiling.rows)
         self._begin(tiles)
         self._functions()
         self._before()
@@ -89,30 +101,32 @@ class _Attention:
             self._all_but(a.hidden)
         self._after()
         blocks = tiles * prod(axis.extent for axis in a.batch)
-        return launch("attention", a.ports, self.code.lines, (blocks, 1, 1), self.threads)
+        return launch("attention", a.ports, self.code.lines, (blocks, 1, 1), self.tiling.threads)
 
     # -- what there is ----------------------------------------------------------------------------
 
     def _begin(self, tiles: int) -> None:
         """Tiles, shared memory, and which rows of which matrix are this block's."""
-        line, type, side = self.line, self.type, self.side
-        line(f"using Scores = tile::Tile<{type}, {side}, {side}, {DEPTH}, {self.up}, 4>;")
+        line, scores = self.line, self.tiling
+        line(f"using Scores = {scores.tile(self.factors)};")
         widths = [self._width(outer) for outer in self.a.outer]
         for i, width in enumerate(widths):
-            shape = f"{side}, {width}, {DEPTH}, {self.up}, {width // self.wide}"
-            line(f"using Sums{i} = tile::Tile<{type}, {shape}>;")
+            sums = replace(scores, columns=width, along=width // scores.lanes)
+            line(f"using Sums{i} = {sums.tile(self.factors)};")
         widest = max(range(len(widths)), key=lambda i: widths[i])
-        largest = f"Sums{widest}" if widths[widest] > side else "Scores"
-        line(f"alignas(16) __shared__ {type} memory[{largest}::elements];")
-        line(f"alignas(16) __shared__ {type} held[{side} * Scores::row_step];")
+        largest = f"Sums{widest}" if widths[widest] > scores.columns else "Scores"
+        size = f"{largest}::elements + Scores::held"
+        line(f"alignas(16) __shared__ Scores::Shared memory[{size}];")
+        line(f"Scores::Shared* const held = memory + {largest}::elements;")
         line(f"const {self.code.index_type} matrix = blockIdx.x / {tiles};")
-        line(f"const int first_m = blockIdx.x % {tiles} * {side};")
+        line(f"const int first_m = blockIdx.x % {tiles} * {scores.rows};")
         spread(self.code, "matrix", self.a.batch)
         self.code.vector = None
 
     def _width(self, outer: Outer) -> int:
         """Columns of the tile of results: a power of two that its threads share evenly."""
-        return max(self.wide, 1 << (outer.axis.extent - 1).bit_length())
+        least = max(self.tiling.lanes, NARROWEST if self.tiling.warps > 1 else 1)
+        return max(least, 1 << (outer.axis.extent - 1).bit_length())
 
     def _functions(self) -> None:
         """Functions of the kernel's own: where elements are, and what becomes of them."""
@@ -121,14 +135,14 @@ class _Attention:
         code.axes |= {self.a.rows: "row", self.a.columns: "column"}
         for i, inner in enumerate(self.a.inner):
             left, right = self._element(inner.left), self._element(inner.right)
-            with code.block(f"const auto left{i} = [&](int m, int k) -> {type}", "};"):
-                self.line(f"return {left('m', 'k')};")
+            with code.block(f"const auto left{i} = [&](int m)", "};"):
+                self.line(f"return [=](int k) {{ return {left('m', 'k')}; }};")
             with code.block(f"const auto right{i} = [&](int n)", "};"):
-                self.line(f"return [=](int k) -> {type} {{ return {right('n', 'k')}; }};")
+                self.line(f"return [=](int k) {{ return {right('n', 'k')}; }};")
         for i, outer in enumerate(self.a.outer):
             factor = self._element(outer.factor)
             with code.block(f"const auto factor{i} = [&](int n)", "};"):
-                self.line(f"return [=](int k) -> {type} {{ return {factor('k', 'n')}; }};")
+                self.line(f"return [=](int k) {{ return {factor('k', 'n')}; }};")
         results = {i: f"product{i}" for i in range(len(self.a.inner))}
         products = "".join(f", {type} {name}" for name in results.values())
         softmax = self.a.softmax
@@ -163,20 +177,21 @@ class _Attention:
 
     def _before(self) -> None:
         for i in range(len(self.a.outer)):
-            self.line(f"{self.type} sums{i}[{self.up}][Sums{i}::columns_each];")
+            self.line(f"Sums{i}::Sums sums{i};")
             self.line(f"Sums{i}::clear(sums{i});")
         if self.a.softmax is not None:
-            self.line(f"{self.type} maximum[{self.up}], total[{self.up}], scale[{self.up}];")
+            rows = (f"{name}[Scores::up]" for name in ("maximum", "total", "scale"))
+            self.line(f"{self.type} {', '.join(rows)};")
             with self._rows():
                 self.line(f"maximum[i] = -op::infinity<{self.type}>();")
                 self.line(f"total[i] = {self.type}(0);")
 
     def _rows(self) -> AbstractContextManager[None]:
         self.line("#pragma unroll")
-        return self.code.block(f"for (int i = 0; i < {self.up}; i++)")
+        return self.code.block("for (int i = 0; i < Scores::up; i++)")
 
     def _columns(self) -> AbstractContextManager[None]:
-        step = f"first_n += {self.side}"
+        step = f"first_n += {self.tiling.columns}"
         self.line("#pragma unroll 1")
         return self.code.block(f"for (int first_n = 0; first_n < {self.columns}; {step})")
 
@@ -186,7 +201,7 @@ class _Attention:
         with self._rows():
             self.line("const int row = first_m + Scores::row(Scores::own_up(), i);")
             self.line("#pragma unroll")
-            with self.code.block("for (int j = 0; j < 4; j++)"):
+            with self.code.block("for (int j = 0; j < Scores::side; j++)"):
                 self.line("const int column = first_n + Scores::column(Scores::own_side(), j);")
                 inside = f"row < {self.rows} && column < {self.columns}"
                 self.line(f"const bool inside = {inside};")
@@ -198,7 +213,7 @@ class _Attention:
         sizes = f"first_m, first_n, {self.rows}, {self.columns}"
         for i, inner in enumerate(a.inner):
             along = f"{_word(inner.left.column == 1)}, {_word(inner.right.column != 1)}"
-            line(f"{type} products{i}[{self.up}][4];")
+            line(f"Scores::Sums products{i};")
             line(f"Scores::clear(products{i});")
             line(f"Scores::accumulate<{along}>(")
             line(f"    products{i}, {sizes}, 0, {inner.depth}, left{i}, right{i}, memory);")
@@ -207,34 +222,32 @@ class _Attention:
             with self._pairs():
                 lowest = f"-op::infinity<{type}>()"
                 line(f"products0[i][j] = inside ? score(row, column{given}) : {lowest};")
-            line(f"attention::weigh<{self.wide}>(products0, maximum, total, scale);")
+            line("attention::weigh<Scores::lanes>(products0, maximum, total, scale);")
             for i in range(len(a.outer)):
                 line(f"Sums{i}::scale(sums{i}, scale);")
             given = ", products0[i][j]"
         count = range(len(a.outer))
         names = [f"values{i}" for i in count]
-        line(f"{type} {', '.join(f'{name}[{self.up}][4]' for name in names)};")
+        line(f"Scores::Sums {', '.join(names)};")
         with self._pairs():
             line(" ".join(f"{name}[i][j] = {type}(0);" for name in names))
             into = "".join(f", {name}[i][j]" for name in names)
             line(f"if (inside) evaluate(row, column{given}{into});")
-        end = f"first_n + {self.side} < {self.columns} ? first_n + {self.side} : {self.columns}"
-        line(f"const int end = {end};")
-        line("const auto value = [&](int m, int k) -> " + type + " {")
-        line("    return held[(k - first_n) * Scores::row_step + m];")
-        line("};")
         for i, outer in enumerate(a.outer):
-            line(f"Scores::hold(values{i}, held);")
-            line(f"Sums{i}::accumulate<false, {_word(outer.factor.column == 1)}>(")
-            sizes = f"{self.side}, {outer.axis.extent}, first_n, end"
-            line(f"    sums{i}, 0, 0, {sizes}, value, factor{i}, memory);")
+            line(f"Sums{i}::follow<Scores, {_word(outer.factor.column == 1)}>(")
+            sizes = f"{outer.axis.extent}, first_n, {self.columns}"
+            line(f"    sums{i}, values{i}, {sizes}, factor{i}, memory, held);")
 
     def _all_but(self, hidden: Hidden) -> None:
         """The columns without tiles that are hidden as a whole, where these add nothing."""
         line, code, a = self.line, self.code, self.a
         with code.block("const auto is_hidden = [&](int first_n) -> bool", "};"):
-            for name, size in (("m", self.rows), ("n", self.columns)):
-                end = f"first_{name} + {self.side - 1}"
+            tile = self.tiling
+            for name, side, size in (
+                ("m", tile.rows, self.rows),
+                ("n", tile.columns, self.columns),
+            ):
+                end = f"first_{name} + {side - 1}"
                 line(f"const int last_{name} = {end} < {size} ? {end} : {size - 1};")
             line(f"return {' || '.join(f'{self._least(gap)} > 0' for gap in hidden.gaps)};")
         by_row = hidden.query is a.rows
@@ -264,7 +277,7 @@ class _Attention:
             with self._columns():
                 with code.block("if (is_hidden(first_n))"):
                     line("const int column = first_n + threadIdx.x;")
-                    inside = f"threadIdx.x < {self.side} && column < {self.columns}"
+                    inside = f"threadIdx.x < {self.tiling.columns} && column < {self.columns}"
                     line(f"if (!__syncthreads_or({inside} && counts(column))) continue;")
                 self._turn()
 

@@ -16,6 +16,8 @@ THREADS = 256  # of a block, unless a kernel says otherwise
 HEADERS = (
     "prelude.cuh",
     "folds.cuh",
+    "mma.cuh",
+    "cores.cuh",
     "tiles.cuh",
     "attention.cuh",
     "ordering.cuh",

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from weft.backends.cupy.code import Launch
 from weft.backends.cupy.emit import Emitter, Namer
 from weft.backends.cupy.points import index_type, spread
-from weft.backends.cupy.tiling import Sum, print_tiles
+from weft.backends.cupy.tiling import Side, Sum, print_tiles
 from weft.compiler.index import Axis, along, flat
 from weft.compiler.kernel import Convolution, View
-from weft.compiler.passes.elements import wide
 from weft.compiler.scalar import Bound, Guard, Literal, Load
 
 
@@ -41,13 +40,12 @@ def _sum(c: Convolution) -> Sum:
     place = flat([along(a) for a in (channel, image, y, x)], (images * area, area, width, 1))
     return Sum(
         c.ports,
-        wide(c.ports[c.x.port].dtype),
+        c.ports[c.x.port].dtype,
+        c.tf32,
         c.groups,
         (outputs, images * area, depth),
-        _weight(c, type, outputs),
-        *_pixel(c, type),
-        left_along=True,
-        right_along=True,
+        left=_weight(c, type, outputs),
+        right=_pixel(c, type),
         epilogue=c.epilogue,
         at=at,
         place=place,
@@ -55,25 +53,26 @@ def _sum(c: Convolution) -> Sum:
     )
 
 
-def _weight(c: Convolution, type: str, outputs: int) -> list[str]:
-    """The lines that give the kernel's element at (m, k)."""
+def _weight(c: Convolution, type: str, outputs: int) -> Side:
+    """The kernel's elements."""
     code = Emitter({}, Namer(), type, depth=0)
     output, taps = Axis(c.kernel.shape[0]), _axes(c.kernel.shape[1:])
     code.axes[output] = code.let(type, f"matrix * {outputs} + m", "o")
+    line, code.lines = code.lines, []
     spread(code, "k", taps)
     index = flat([along(a) for a in (output, *taps)], c.kernel.strides)
     value = code.one(Load(c.ports[c.kernel.port].dtype, c.kernel.port, index))
-    return [*code.lines, f"return {value};"]
+    return Side(line, [*code.lines, f"return {value};"], along=True)
 
 
-def _pixel(c: Convolution, type: str) -> tuple[list[str], list[str]]:
-    """The lines for one n, and those that give the images' element at k; 0 outside of them."""
+def _pixel(c: Convolution, type: str) -> Side:
+    """The images' elements; 0 outside of them."""
     code = Emitter({}, Namer(), type, depth=0)
     group, taps = Axis(c.groups), _axes(c.kernel.shape[1:])
     image, *space = _axes((c.shape[0], *c.shape[2:]))
     code.axes[group] = "matrix"
     spread(code, "n", (image, *space))
-    column, code.lines = code.lines, []
+    line, code.lines = code.lines, []
     spread(code, "k", taps)
     tests, bounds, places = [], [], []
     for i, (at, tap) in enumerate(zip(space, taps[1:], strict=True)):
@@ -89,7 +88,7 @@ def _pixel(c: Convolution, type: str) -> tuple[list[str], list[str]]:
         dtype, Load(dtype, c.x.port, index), Literal(dtype, 0), tuple(tests), tuple(bounds)
     )
     value = code.one(found)
-    return column, [*code.lines, f"return {value};"]
+    return Side(line, [*code.lines, f"return {value};"], along=False)
 
 
 def _axes(shape: Sequence[int]) -> tuple[Axis, ...]:

@@ -12,7 +12,7 @@ from math import prod
 from weft.backends.cupy.code import Call, Gemm, scratch
 from weft.backends.cupy.emit import Emitter, Namer
 from weft.backends.cupy.points import index_type, print_points, spread
-from weft.backends.cupy.tiling import Sum, print_tiles
+from weft.backends.cupy.tiling import Side, Sum, print_tiles
 from weft.compiler.index import Axis, along, flat
 from weft.compiler.kernel import Matrix, Port, Product, resolved
 from weft.compiler.passes.elements import wide
@@ -42,14 +42,12 @@ def _sum(product: Product) -> Sum:
     at = [(axis, _number(outer, i)) for i, axis in enumerate(outer)]
     return Sum(
         product.ports,
-        wide(product.ports[product.lhs.port].dtype),
+        product.ports[product.lhs.port].dtype,
+        product.tf32,
         prod(product.batch),
         (m, n, prod(product.sums) * k),
-        _element(product, product.lhs, outer, type, "m", "k"),
-        (),
-        _element(product, product.rhs, outer, type, "k", "n"),
-        product.lhs.column == 1,
-        product.rhs.column == 1,
+        Side((), _element(product, product.lhs, outer, type, "m", "k"), product.lhs.column == 1),
+        Side((), _element(product, product.rhs, outer, type, "k", "n"), product.rhs.column != 1),
         product.epilogue,
         [*at, (rows, "m"), (columns, "n")],
         flat([along(a) for a in product.epilogue.axes], contiguous(shape).strides),

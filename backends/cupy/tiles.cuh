@@ -3,139 +3,92 @@
 
 namespace tile {
 
-// Sizes of a tile: ROWS x COLUMNS results, DEPTH factors at a time, UP x SIDE results a thread.
-template <class T, int ROWS, int COLUMNS, int DEPTH, int UP, int SIDE> struct Tile {
-    static constexpr int wide = COLUMNS / SIDE;  // threads side by side
-    static constexpr int columns_each = SIDE;
-    static constexpr int threads = ROWS / UP * wide;
-    static constexpr int row_step = ROWS + 16 / sizeof(T);  // the padding spreads memory banks
-    static constexpr int column_step = COLUMNS + 16 / sizeof(T);
-    static constexpr int elements = DEPTH * (row_step + column_step);
-    // Neighbours that a thread has, so that it reads them at once.
-    static constexpr int most = 16 / sizeof(T);
-    static constexpr int run_up = UP < most ? UP : most, run_side = SIDE < most ? SIDE : most;
+// ROWS x COLUMNS results. On cores without matrices, DEPTH factors at a time and UP x SIDE results
+// a thread; on tensor cores as many threads, in DOWN rows of warps.
+template <class F, int ROWS, int COLUMNS, int DEPTH, int UP, int SIDE, int DOWN = 1>
+struct Tile : Chosen<mma::exist<F>>::template Core<F, ROWS, COLUMNS, DEPTH, UP, SIDE, DOWN> {
+    using Core = typename Chosen<mma::exist<F>>::template Core<
+        F, ROWS, COLUMNS, DEPTH, UP, SIDE, DOWN>;
+    using T = typename Core::T;
+    using Shared = typename Core::Shared;
+    using Sums = T[Core::up][Core::side];
+    static constexpr int up = Core::up, side = Core::side, groups = ROWS / up, columns = COLUMNS;
 
-    // `finish(m, n, sum of left(m, k) * right(n)(k) for k from `from` to `to`)` for each m and n of
+    // `finish(m, n, sum of left(m)(k) * right(n)(k) for k from `from` to `to`)` for each m and n of
     // the tile at (first_m, first_n) that are below the sizes. Neighbouring threads read along k on
     // the left if LEFT_ALONG, and along n on the right if RIGHT_ALONG.
     template <bool LEFT_ALONG, bool RIGHT_ALONG, class Left, class Right, class Finish>
     static DEVICE void product(
         int first_m, int first_n, int rows, int columns, int from, int to,
-        const Left& left, const Right& right, const Finish& finish, T* memory
+        const Left& left, const Right& right, const Finish& finish, Shared* memory
     ) {
-        T sums[UP][SIDE];
+        Sums sums;
         clear(sums);
         accumulate<LEFT_ALONG, RIGHT_ALONG>(
             sums, first_m, first_n, rows, columns, from, to, left, right, memory);
         put(sums, first_m, first_n, rows, columns, finish, memory);
     }
 
-    static DEVICE void clear(T (&sums)[UP][SIDE]) {
+    static DEVICE void clear(Sums& sums) {
 #pragma unroll
-        for (int i = 0; i < UP; i++) {
+        for (int i = 0; i < up; i++) {
 #pragma unroll
-            for (int j = 0; j < SIDE; j++) sums[i][j] = T(0);
+            for (int j = 0; j < side; j++) sums[i][j] = T(0);
         }
     }
 
     // Each row times a number of its own.
-    static DEVICE void scale(T (&sums)[UP][SIDE], const T (&by)[UP]) {
+    static DEVICE void scale(Sums& sums, const T (&by)[up]) {
 #pragma unroll
-        for (int i = 0; i < UP; i++) {
+        for (int i = 0; i < up; i++) {
 #pragma unroll
-            for (int j = 0; j < SIDE; j++) sums[i][j] *= by[i];
+            for (int j = 0; j < side; j++) sums[i][j] *= by[i];
         }
-    }
-
-    // What the threads hold to shared memory, column by column, for all threads to read.
-    static DEVICE void hold(const T (&sums)[UP][SIDE], T* memory) {
-#pragma unroll
-        for (int i = 0; i < UP; i++) {
-#pragma unroll
-            for (int j = 0; j < SIDE; j++) {
-                memory[column(own_side(), j) * row_step + row(own_up(), i)] = sums[i][j];
-            }
-        }
-        __syncthreads();
     }
 
     // The products added to what each thread holds.
     template <bool LEFT_ALONG, bool RIGHT_ALONG, class Left, class Right>
     static DEVICE void accumulate(
-        T (&sums)[UP][SIDE], int first_m, int first_n, int rows, int columns, int from, int to,
-        const Left& left, const Right& right, T* memory
+        Sums& sums, int first_m, int first_n, int rows, int columns, int from, int to,
+        const Left& left, const Right& right, Shared* memory
     ) {
-        constexpr int LEFTS = ROWS * DEPTH / threads, RIGHTS = COLUMNS * DEPTH / threads;
-        static_assert(LEFTS * threads == ROWS * DEPTH && RIGHTS * threads == COLUMNS * DEPTH);
-        T* lefts = memory;
-        T* rights = memory + DEPTH * row_step;
-        const int thread = threadIdx.x, up = thread / wide, side = thread % wide;
-        T next_left[LEFTS], next_right[RIGHTS];
-        // Neighbouring threads along n: each has one column of the factors on the right.
-        const int own_n = first_n + (RIGHT_ALONG ? thread % COLUMNS : 0);
-        const auto own_column = right(own_n);
-        static_assert(threads % COLUMNS == 0);
-        for (int start = from - DEPTH; start < to; start += DEPTH) {
+        typename Core::template Side<LEFT_ALONG, ROWS, Left> lefts(left, first_m, rows, to);
+        typename Core::template Side<!RIGHT_ALONG, COLUMNS, Right> rights(
+            right, first_n, columns, to);
+        for (int start = from - Core::depth; start < to; start += Core::depth) {
             if (start >= from) {
                 __syncthreads();
-#pragma unroll
-                for (int e = 0; e < LEFTS; e++) {
-                    const int at = thread + e * threads;
-                    const int m = LEFT_ALONG ? at / DEPTH : at % ROWS;
-                    const int k = LEFT_ALONG ? at % DEPTH : at / ROWS;
-                    lefts[k * row_step + m] = next_left[e];
-                }
-#pragma unroll
-                for (int e = 0; e < RIGHTS; e++) {
-                    const int at = thread + e * threads;
-                    const int n = RIGHT_ALONG ? at % COLUMNS : at / DEPTH;
-                    const int k = RIGHT_ALONG ? at / COLUMNS : at % DEPTH;
-                    rights[k * column_step + n] = next_right[e];
-                }
+                lefts.share(memory);
+                rights.share(memory + Core::rights);
                 __syncthreads();
             }
             // The next factors are on their way while these are multiplied.
-            const int next = start + DEPTH;
-#pragma unroll
-            for (int e = 0; e < LEFTS; e++) {
-                const int at = thread + e * threads;
-                const int m = first_m + (LEFT_ALONG ? at / DEPTH : at % ROWS);
-                const int k = next + (LEFT_ALONG ? at % DEPTH : at / ROWS);
-                next_left[e] = m < rows && k < to ? left(m, k) : T(0);
+            lefts.fetch(start + Core::depth);
+            rights.fetch(start + Core::depth);
+            if (start >= from) Core::multiply(sums, memory);
+        }
+    }
+
+    // The same for values on the left that threads hold as sums of a tile `Values`, whose columns
+    // are k from `from` on; on the right there are no more than `columns` and no k from `to` on.
+    template <class Values, bool RIGHT_ALONG, class Right>
+    static DEVICE void follow(
+        Sums& sums, const typename Values::Sums& values, int columns, int from, int to,
+        const Right& right, Shared* memory, Shared* held
+    ) {
+        typename Core::template Side<!RIGHT_ALONG, COLUMNS, Right, true> rights(
+            right, 0, columns, to);
+        Values::hold(values, held);
+#pragma unroll Core::unrolled
+        for (int start = -Core::depth; start < Values::columns; start += Core::depth) {
+            if (start >= 0) {
+                __syncthreads();
+                rights.share(memory);
+                __syncthreads();
             }
-#pragma unroll
-            for (int e = 0; e < RIGHTS; e++) {
-                const int at = thread + e * threads;
-                const int k = next + (RIGHT_ALONG ? at / COLUMNS : at % DEPTH);
-                if constexpr (RIGHT_ALONG) {
-                    next_right[e] = own_n < columns && k < to ? own_column(k) : T(0);
-                } else {
-                    const int n = first_n + at / DEPTH;
-                    next_right[e] = n < columns && k < to ? right(n)(k) : T(0);
-                }
-            }
-            if (start < from) continue;
-#pragma unroll
-            for (int k = 0; k < DEPTH; k++) {
-                T a[UP], b[SIDE];
-#pragma unroll
-                for (int i = 0; i < UP; i += run_up) {
-                    const auto run = load<run_up>(lefts + k * row_step + row(up, i));
-#pragma unroll
-                    for (int r = 0; r < run_up; r++) a[i + r] = run.at[r];
-                }
-#pragma unroll
-                for (int j = 0; j < SIDE; j += run_side) {
-                    const auto run = load<run_side>(rights + k * column_step + column(side, j));
-#pragma unroll
-                    for (int r = 0; r < run_side; r++) b[j + r] = run.at[r];
-                }
-#pragma unroll
-                for (int i = 0; i < UP; i++) {
-#pragma unroll
-                    for (int j = 0; j < SIDE; j++) sums[i][j] += a[i] * b[j];
-                }
-            }
+            const int next = start + Core::depth;
+            if (next < Values::columns) rights.fetch(from + next);
+            if (start >= 0) Core::template follow<Values>(sums, values, held, start, memory);
         }
     }
 
@@ -144,40 +97,31 @@ template <class T, int ROWS, int COLUMNS, int DEPTH, int UP, int SIDE> struct Ti
     // known to be in registers.)
     template <class Finish>
     static DEVICE void put(
-        const T (&sums)[UP][SIDE], int first_m, int first_n, int rows, int columns,
-        const Finish& finish, T* memory
+        const Sums& sums, int first_m, int first_n, int rows, int columns, const Finish& finish,
+        Shared* memory
     ) {
-        const int thread = threadIdx.x, up = thread / wide, side = thread % wide;
-        static_assert(ROWS / UP * COLUMNS <= elements);
+        static_assert(sizeof(T) == sizeof(Shared) && groups * Core::pitch <= Core::elements);
+        T* const results = reinterpret_cast<T*>(memory);
+        const int thread = threadIdx.x, own_up = Core::own_up(), own_side = Core::own_side();
 #pragma unroll 1
-        for (int i = 0; i < UP; i++) {
+        for (int i = 0; i < up; i++) {
             __syncthreads();
 #pragma unroll
-            for (int r = 0; r < UP; r++) {
+            for (int r = 0; r < up; r++) {
 #pragma unroll
-                for (int j = 0; j < SIDE; j++) {
-                    if (r == i) memory[up * COLUMNS + column(side, j)] = sums[r][j];
+                for (int j = 0; j < side; j++) {
+                    const int column = Core::column(own_side, j);
+                    if (r == i) results[own_up * Core::pitch + column] = sums[r][j];
                 }
             }
             __syncthreads();
 #pragma unroll 1
-            for (int at = thread; at < ROWS / UP * COLUMNS; at += threads) {
-                const int m = first_m + row(at / COLUMNS, i), n = first_n + at % COLUMNS;
-                if (m < rows && n < columns) finish(m, n, memory[at]);
+            for (int at = thread; at < groups * COLUMNS; at += Core::threads) {
+                const int m = first_m + Core::row(at / COLUMNS, i), n = first_n + at % COLUMNS;
+                const T result = results[at / COLUMNS * Core::pitch + at % COLUMNS];
+                if (m < rows && n < columns) finish(m, n, result);
             }
         }
-    }
-
-    // Which of the threads that have the same rows, and which of those that have the same columns.
-    static DEVICE int own_side() { return threadIdx.x % wide; }
-    static DEVICE int own_up() { return threadIdx.x / wide; }
-
-    // Where a thread's i-th row and j-th column are within the tile.
-    static DEVICE int row(int up, int i) {
-        return (i / run_up * (ROWS / UP) + up) * run_up + i % run_up;
-    }
-    static DEVICE int column(int side, int j) {
-        return (j / run_side * wide + side) * run_side + j % run_side;
     }
 };
 

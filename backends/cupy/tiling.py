@@ -15,6 +15,7 @@ from weft.backends.cupy.emit import Emitter, Namer
 from weft.backends.cupy.nests import print_nest
 from weft.compiler.index import Axis, Index, along
 from weft.compiler.kernel import Fold, Nest, Port, Stage
+from weft.compiler.passes.elements import wide
 from weft.compiler.scalar import Load
 from weft.compiler.types import DType
 
@@ -24,84 +25,129 @@ PART = 128  # factors that make a part of a sum worth while
 
 @dataclass(frozen=True)
 class Tiling:
-    """Results along a side of a tile, factors at a time, results along a thread's side."""
+    """The rows and columns of a tile. `depth` factors at a time, and results of a thread down and
+    along, are for CUDA cores; tensor cores have as many threads, in `warps` rows of warps.
+    """
 
-    side: int
+    rows: int
+    columns: int
     depth: int
-    per_thread: int
+    down: int
+    along: int
+    warps: int = 1
+
+    @property
+    def lanes(self) -> int:
+        """Threads that have the same rows, on CUDA cores."""
+        return self.columns // self.along
 
     @property
     def threads(self) -> int:
-        return (self.side // self.per_thread) ** 2
+        return self.rows // self.down * self.lanes
+
+    def tile(self, factors: str) -> str:
+        """The C++ type of a tile of such factors."""
+        sizes = (self.rows, self.columns, self.depth, self.down, self.along, self.warps)
+        return f"tile::Tile<{factors}, {', '.join(map(str, sizes))}>"
 
 
-LARGE, MIDDLE, SMALL = Tiling(128, 8, 8), Tiling(64, 16, 4), Tiling(32, 16, 2)
+Tilings = tuple[Tiling, Tiling, Tiling]
+"""For large sums, for middle ones, and for small ones."""
+
+ON_CUDA_CORES: Tilings = (
+    Tiling(128, 128, 8, 8, 8),
+    Tiling(64, 64, 16, 4, 4),
+    Tiling(32, 32, 16, 2, 2),
+)
+ON_TENSOR_CORES: Tilings = (
+    Tiling(128, 128, 8, 8, 8, warps=2),  # 2 x 4 warps of 64 x 32
+    Tiling(64, 64, 16, 8, 4, warps=2),  # 2 x 2 warps of 32 x 32
+    Tiling(32, 32, 16, 4, 2, warps=2),  # 2 x 2 warps of 16 x 16
+)
+
+
+@dataclass(frozen=True)
+class Side:
+    """The factors on one side: the lines of a C++ function of k, within one of a row or column.
+
+    `line` is what is worked out for each row `m` or column `n`, `element` gives the factor at `k`;
+    both may use `matrix`. `along` says that neighbours along k are neighbours in memory, else those
+    along the other axis are.
+    """
+
+    line: Sequence[str]
+    element: Sequence[str]
+    along: bool
 
 
 @dataclass(frozen=True)
 class Sum:
     """`out[matrix, m, n] = sum over k of left(m, k) * right(k, n)`, then an epilogue.
 
-    `left` and `right` are the lines of C++ functions; they may use `matrix`, and those on the right
-    what `column`, lines for one n, has worked out. `left_along` says that
-    neighbours along k are neighbours in memory, `right_along` the same of n. `at` gives the
-    epilogue's axes in `matrix`, `m` and `n`; `place` gives `(matrix, m, n)` as one number in them.
+    Factors have the type `dtype`, and may be rounded to TF32 if `tf32`. `at` gives the epilogue's
+    axes in `matrix`, `m` and `n`; `place` gives `(matrix, m, n)` as one number in them.
     """
 
     ports: tuple[Port, ...]
     dtype: DType
+    tf32: bool
     count: int
     sizes: tuple[int, int, int]
-    left: Sequence[str]
-    column: Sequence[str]
-    right: Sequence[str]
-    left_along: bool
-    right_along: bool
+    left: Side
+    right: Side
     epilogue: Stage
     at: Sequence[tuple[Axis, str]]
     place: Index
     index_type: str
 
 
-def tiling_for(count: int, sizes: tuple[int, int, int]) -> tuple[Tiling, int]:
+def factors(dtype: DType, tf32: bool) -> str:
+    """The C++ type of factors: another than that of their sums where tensor cores have it."""
+    return "tf32" if tf32 else scalar.type_name(dtype)
+
+
+def tiling_for(
+    count: int, sizes: tuple[int, int, int], tilings: Tilings = ON_CUDA_CORES
+) -> tuple[Tiling, int]:
     """The largest tiles that are well filled and enough, and parts of the sum if they are few."""
     m, n, k = sizes
+    large, middle, small = tilings
 
     def tiles(tiling: Tiling) -> int:
-        return count * -(-m // tiling.side) * -(-n // tiling.side)
+        return count * -(-m // tiling.rows) * -(-n // tiling.columns)
 
-    for tiling in (LARGE, MIDDLE):
-        if 2 * min(m, n) > tiling.side and tiles(tiling) >= ENOUGH_TILES:
+    for tiling in (large, middle):
+        if 2 * min(m, n) > tiling.rows and tiles(tiling) >= ENOUGH_TILES:
             return tiling, 1
-    tiling = MIDDLE if min(m, n) >= MIDDLE.side and k >= 16 * PART else SMALL
+    tiling = middle if min(m, n) >= middle.rows and k >= 16 * PART else small
     return tiling, max(1, min(k // PART, 2 * ENOUGH_TILES // tiles(tiling)))
 
 
 def print_tiles(sum: Sum, stem: str) -> list[Launch]:
     """The functions of a sum of products."""
     m, n, k = sum.sizes
-    tiling, parts = tiling_for(sum.count, sum.sizes)
-    type, index = scalar.type_name(sum.dtype), sum.index_type
-    side = tiling.side
-    across, down = -(-n // side), -(-m // side)
+    name = factors(sum.dtype, sum.tf32)
+    tilings = ON_CUDA_CORES if name == scalar.computed_name(sum.dtype) else ON_TENSOR_CORES
+    tiling, parts = tiling_for(sum.count, sum.sizes, tilings)
+    summed = wide(sum.dtype)
+    type, index = scalar.type_name(summed), sum.index_type
+    across, down = -(-n // tiling.columns), -(-m // tiling.rows)
     body = Emitter({}, Namer(), index)
-    shape = (side, side, tiling.depth, tiling.per_thread, tiling.per_thread)
-    body.line(f"using Tile = tile::Tile<{type}, {', '.join(map(str, shape))}>;")
-    body.line(f"alignas(16) __shared__ {type} memory[Tile::elements];")
+    body.line(f"using Tile = {tiling.tile(name)};")
+    body.line("alignas(16) __shared__ Tile::Shared memory[Tile::elements];")
     body.line(f"const {index} matrix = blockIdx.x / {across * down};")
     body.line(f"const int number = blockIdx.x % {across * down};")
-    body.line(f"const int first_m = number / {across} * {side};")
-    body.line(f"const int first_n = number % {across} * {side};")
+    body.line(f"const int first_m = number / {across} * {tiling.rows};")
+    body.line(f"const int first_n = number % {across} * {tiling.columns};")
     step = -(-k // parts)
     body.line(f"const int from = blockIdx.y * {step};")
     body.line(f"const int to = from + {step} < {k} ? from + {step} : {k};")
-    with body.block(f"const auto left = [&](int m, int k) -> {type}", "};"):
-        body.say(sum.left)
-    with body.block("const auto right = [&](int n)", "};"):
-        body.say(sum.column)
-        with body.block(f"return [=](int k) -> {type}", "};"):
-            body.say(sum.right)
-    kept = scratch("parts", sum.dtype, parts * sum.count * m * n)
+    for word, line, factor in (("left", "m", sum.left), ("right", "n", sum.right)):
+        with body.block(f"const auto {word} = [&](int {line})", "};"):
+            body.say(factor.line)
+            with body.block(f"return [=](int k) -> {scalar.type_name(sum.dtype)}", "};"):
+                body.say(factor.element)
+    kept = scratch("parts", summed, parts * sum.count * m * n)
     with body.block(f"const auto finish = [&](int m, int n, {type} product)", "};"):
         if parts == 1:
             for axis, place in sum.at:
@@ -111,7 +157,7 @@ def print_tiles(sum: Sum, stem: str) -> list[Launch]:
         else:
             place = f"((size_t)blockIdx.y * {sum.count} + matrix) * {m * n} + (size_t)m * {n} + n"
             body.line(f"p{len(sum.ports)}[{place}] = product;")
-    sides = f"{str(sum.left_along).lower()}, {str(sum.right_along).lower()}"
+    sides = f"{str(sum.left.along).lower()}, {str(not sum.right.along).lower()}"
     body.line(f"Tile::product<{sides}>(")
     body.line(f"    first_m, first_n, {m}, {n}, from, to, left, right, finish, memory);")
     grid = (sum.count * across * down, parts, 1)
@@ -125,8 +171,9 @@ def _folded(sum: Sum, kept: Port, parts: int) -> list[Launch]:
     """The parts of each element's sum, and the epilogue."""
     m, n, _ = sum.sizes
     part = Axis(parts)
-    value = Load(sum.dtype, len(sum.ports), sum.place + along(part) * (sum.count * m * n))
-    fold = Stage((part,), (Fold(0, "sum", value, sum.dtype),), ())
+    dtype = wide(sum.dtype)
+    value = Load(dtype, len(sum.ports), sum.place + along(part) * (sum.count * m * n))
+    fold = Stage((part,), (Fold(0, "sum", value, dtype),), ())
     last = replace(sum.epilogue, axes=())
     nest = Nest((*sum.ports, kept), sum.epilogue.axes, (fold, last), ())
     return print_nest(nest, frozenset(), in_parts=False)

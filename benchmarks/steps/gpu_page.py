@@ -22,7 +22,7 @@ MOVING_HEADS = ("workload", "kernels", "how many", "of the time", "GB/s", "of a 
 
 _ROUNDING = {
     "f32": "No product is in TF32.",
-    "tf32": "Products may round their factors to TF32, in every framework; Weft's by cuBLAS do.",
+    "tf32": "Products may round their factors to TF32, in every framework.",
 }
 
 

@@ -52,7 +52,7 @@ class _Part:
             hidden = self._hidden(weights, softmax)
         return Attention(
             tuple(e.ports), self.batch, rows, columns, tuple(products), softmax, made, hidden,
-            e.group.nodes,
+            e.group.nodes, all("factors" in node.attributes for node in (*self.inner, *self.sums)),
         )  # fmt: skip
 
     def _softmax(self, weights: _Weights, number: int) -> Softmax:

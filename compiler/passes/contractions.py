@@ -237,6 +237,7 @@ def _images(e: Elements, node: Node, outputs: Sequence[Node]) -> Convolution | N
         groups=a["groups"],
         epilogue=stage,
         nodes=e.group.nodes,
+        tf32="factors" in a,
     )
 
 

@@ -30,6 +30,7 @@ from weft.compiler.types import DType
 HERE = Path(__file__).parent
 KEPT = HERE.parents[1] / ".pytest_cache" / "emulator"
 COMPILER = shutil.which("g++")
+INCLUDED = ("emulator.hpp", "emulated_ptx.hpp")
 PIECE = 60  # functions that are compiled together
 _HEAD = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\(([^)]*)\)')
 _WAITS = re.compile(r"__shared__|__sync|over_team|order::|scatter::")
@@ -70,6 +71,7 @@ class Emulator:
 
     name: str = "emulator"
     order: int = 0  # of threads and blocks: forwards, backwards, or even ones after odd ones
+    arch: int = 800  # the GPU whose instructions it has, as `__CUDA_ARCH__` says it
     known: dict[str, Compiled] = field(default_factory=dict)
 
     def allocate(self, size: int) -> EmulatedMemory:
@@ -80,7 +82,8 @@ class Emulator:
         pieces = [missing[i : i + PIECE] for i in range(0, len(missing), PIECE)]
         with ThreadPoolExecutor(2) as pool:
             jobs = [
-                pool.submit(_library, headers, {n: functions[n] for n in piece}) for piece in pieces
+                pool.submit(_library, headers, {n: functions[n] for n in piece}, self.arch)
+                for piece in pieces
             ]
             for job, piece in zip(jobs, pieces, strict=True):
                 library = job.result()
@@ -152,9 +155,9 @@ def _array(
     return np.ndarray(shape, dtype.numpy, held, 0, strides)
 
 
-def _library(headers: str, functions: Mapping[str, str]) -> ctypes.CDLL:
+def _library(headers: str, functions: Mapping[str, str], arch: int) -> ctypes.CDLL:
     """Compiles functions to a library, or takes the one that was made from the same text."""
-    parts = ['#include "emulator.hpp"', headers]
+    parts = [f"#define WEFT_ARCH {arch}", *(f'#include "{n}"' for n in INCLUDED), headers]
     for name, source in functions.items():
         parts.append(source.replace("__shared__", f"SHARED({name})"))
         head = _HEAD.search(source)
@@ -168,8 +171,8 @@ def _library(headers: str, functions: Mapping[str, str]) -> ctypes.CDLL:
             parts.append(f'extern "C" char* start_{name}() {{ return __start_shared_{name}; }}')
             parts.append(f'extern "C" char* stop_{name}() {{ return __stop_shared_{name}; }}')
     text = "\n".join(parts)
-    emulator = (HERE / "emulator.hpp").read_text()
-    stem = blake2b((emulator + text).encode(), digest_size=10).hexdigest()
+    included = "".join((HERE / name).read_text() for name in INCLUDED)
+    stem = blake2b((included + text).encode(), digest_size=10).hexdigest()
     KEPT.mkdir(parents=True, exist_ok=True)
     made = KEPT / f"{stem}.so"
     if not made.exists():

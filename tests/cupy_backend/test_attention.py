@@ -11,6 +11,7 @@ import pytest
 
 from conformance.backends import INSTALLED, run_twice
 from cupy_backend.emulated import BACKEND, emulated
+from cupy_backend.emulator import Emulator
 from cupy_backend.nvrtc import TARGETS, compiled, compiles
 from language.elaborated import cotangent, elaborate
 from weft.backends.cupy import attention as attention_printer
@@ -21,7 +22,7 @@ from weft.compiler.analysis import flops
 from weft.compiler.costs import kernel_cost
 from weft.compiler.evaluate import evaluate
 from weft.compiler.gradient import differentiate, vjp
-from weft.compiler.graph import Graph, make, substitute, topological
+from weft.compiler.graph import Graph, Node, make, substitute, topological, transform
 from weft.compiler.kernel import Attention
 from weft.compiler.kernel_text import text
 from weft.compiler.passes.attention import attend
@@ -97,6 +98,7 @@ CASES = {
     "tiles that are cut": attention((2, 70, 20), 131, 33),
     "wide heads": attention((1, 40, 128), 67, 128),
     "causal": attention((2, 100, 16), 100, 16, ", causal_mask(100)"),
+    "causal, heads of 64": attention((1, 65, 64), 129, 64, ", causal_mask(65, 129)"),
     "causal, more queries": attention((1, 90, 8), 50, 8, ", causal_mask(90, 50)"),
     "causal, more keys": attention((1, 40, 8), 140, 8, ", causal_mask(40, 140)"),
     "unscaled": Case(
@@ -157,7 +159,9 @@ CASES = {
 }  # fmt: skip
 
 
-def graph_of(case: Case, float_type: DType, gradient: bool = True) -> tuple[Graph, Arrays]:
+def graph_of(
+    case: Case, float_type: DType, gradient: bool = True, tf32: bool = False
+) -> tuple[Graph, Arrays]:
     """The result, and the gradients of its weighted sum by queries, keys and values."""
     rng = np.random.default_rng(len(case.text) + prod(case.shapes[0]))
     arrays = [rng.normal(size=shape).astype(float_type.numpy) for shape in case.shapes[:3]]
@@ -166,6 +170,8 @@ def graph_of(case: Case, float_type: DType, gradient: bool = True) -> tuple[Grap
     ]
     made = elaborate(case.text, *arrays, float_type=float_type)
     result, values = made.results[0].node, made.initial
+    if tf32:
+        result = rounding(result)
     values |= {n.name: a for n, a in zip(made.arguments, made.arrays, strict=True)}
     outputs = {"out": result}
     if gradient:
@@ -176,6 +182,23 @@ def graph_of(case: Case, float_type: DType, gradient: bool = True) -> tuple[Grap
     inputs = [n for n in topological(outputs.values()) if n.op.name == "input"]
     graph = Graph("g", tuple(inputs), tuple(outputs.values()), tuple(outputs))
     return graph, {n.name: values[n.name] for n in inputs}
+
+
+def rounding(result: Node) -> Node:
+    """The same with products that may round their factors to TF32, as those of a model may."""
+    inputs = tuple(n for n in topological([result]) if n.op.name == "input")
+    (found,) = transform(Graph("g", inputs, (result,)), _rounding).outputs
+    return found
+
+
+def _rounding(node: Node, operands: tuple[Node, ...]) -> Node | None:
+    changed: dict[str, object] = {}
+    if node.op.name == "dot_general":
+        changed["factors"] = "tf32"
+    elif "body" in node.attributes:
+        changed["body"] = transform(node.attributes["body"], _rounding)
+    attributes = {**node.attributes, **changed}
+    return make(node.op.name, *operands, **attributes) if changed else None
 
 
 def random_case(number: int) -> Case:
@@ -205,9 +228,12 @@ RANDOM = {f"problem {number}": random_case(number) for number in range(12)}
 ERRORS = {F32: 40 * 2.0**-23, F64: 40 * 2.0**-52, F16: 8 * 2.0**-10, BF16: 8 * 2.0**-7}
 
 
-def check(cases: Mapping[str, Case], type: DType, backend: CupyBackend = BACKEND) -> None:
+def check(
+    cases: Mapping[str, Case], type: DType, backend: CupyBackend = BACKEND, tf32: bool = False
+) -> None:
     """Each gives what the reference does in double precision, but for rounding."""
-    graphs = {name: graph_of(case, type) for name, case in cases.items()}
+    graphs = {name: graph_of(case, type, tf32=tf32) for name, case in cases.items()}
+    error = ERRORS[F16 if tf32 else type]  # TF32 has as many bits after the point
     made = {name: backend.compile(planned(graph)) for name, (graph, _) in graphs.items()}
     functions = {n: text for one in made.values() for n, text in one.program.functions.items()}
     backend.device.load(headers(), functions)
@@ -216,7 +242,7 @@ def check(cases: Mapping[str, Case], type: DType, backend: CupyBackend = BACKEND
         exact, wide = graph_of(cases[name], F64)
         wide |= {n: values[n].astype(a.dtype) for n, a in wide.items()}
         for output, value in evaluate(exact, wide).items():
-            got, most = found[output].astype(np.float64), np.abs(value).max() * ERRORS[type]
+            got, most = found[output].astype(np.float64), np.abs(value).max() * error
             np.testing.assert_allclose(got, value, 0, most, err_msg=f"{name}: {output}")
 
 
@@ -333,6 +359,37 @@ def test_results_of_16_bits(type: DType) -> None:
 
 @emulated
 @pytest.mark.slow
+def test_results_of_factors_rounded_to_tf32() -> None:
+    check(CASES, F32, tf32=True)
+
+
+@emulated
+@pytest.mark.slow
+@pytest.mark.parametrize(("type", "tf32"), [(F16, False), (BF16, False), (F32, True)])
+def test_results_on_the_oldest_gpus(type: DType, tf32: bool) -> None:
+    """These have tensor cores for f16 alone, with other instructions."""
+    names = ("tiles that are cut", "causal, heads of 64", "wide heads")
+    backend = CupyBackend(Emulator(arch=750))
+    check({name: CASES[name] for name in names}, type, backend, tf32)
+
+
+@pytest.mark.parametrize(
+    ("type", "tf32", "word"),
+    [(F16, False, "f16"), (BF16, False, "bf16"), (F32, True, "tf32"), (F32, False, "float")],
+)
+def test_tensor_cores_are_for_what_may_round(type: DType, tf32: bool, word: str) -> None:
+    plan = planned(graph_of(CASES["causal"], type, tf32=tf32)[0])
+    found = [k for k in kernels(plan, BACKEND.abilities) if isinstance(k, Attention)]
+    assert [kernel.tf32 for kernel in found] == [tf32] * 3
+    assert all((" factors tf32" in text(kernel)) == tf32 for kernel in found)
+    functions = BACKEND.compile(plan).program.functions
+    sources = [s for name, s in functions.items() if name.startswith("attention")]
+    assert len(sources) == 3
+    assert all(f"using Scores = tile::Tile<{word}," in source for source in sources)
+
+
+@emulated
+@pytest.mark.slow
 def test_results_in_large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where there are more heads and examples."""
     monkeypatch.setattr(attention_printer, "ENOUGH_TILES", 1)
@@ -345,14 +402,16 @@ def test_results_in_large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_for_gpus(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the largest tiles of the widest heads, which need most shared memory."""
     functions: dict[str, str] = {}
-    for least, type, name in (
-        (1, F32, "wide heads"),
-        (1, F32, "rows of nothing in later tiles"),
-        (1, BF16, "dropout"),
-        (attention_printer.ENOUGH_TILES, F64, "wide heads"),
+    for least, type, name, tf32 in (
+        (1, F32, "wide heads", False),
+        (1, F32, "rows of nothing in later tiles", False),
+        (1, BF16, "wide heads", False),
+        (1, F16, "dropout", False),
+        (1, F32, "causal, heads of 64", True),
+        (attention_printer.ENOUGH_TILES, F64, "wide heads", False),
     ):
         monkeypatch.setattr(attention_printer, "ENOUGH_TILES", least)
-        graph, _ = graph_of(CASES[name], type)
+        graph, _ = graph_of(CASES[name], type, tf32=tf32)
         functions |= BACKEND.compile(planned(graph)).program.functions
     assert compiled({n: s for n, s in functions.items() if n.startswith("attention")}, target)
 
