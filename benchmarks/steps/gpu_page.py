@@ -5,7 +5,15 @@ from __future__ import annotations
 from measuring import LOSSES
 from rates import COPY_GOAL, Ceilings, rows_of_moving, rows_of_steps
 from records import Record
-from reports import how_measured, mean_of_ratios, memory_table, starts_table, steps_table, table
+from reports import (
+    how_measured,
+    how_started,
+    mean_of_ratios,
+    memory_table,
+    starts_table,
+    steps_table,
+    table,
+)
 
 STEP_HEADS = (
     "workload",
@@ -71,9 +79,7 @@ context and its code: by how much less the driver had free (`cuMemGetInfo`, look
 
 {memory_table(results, suite)}
 
-Seconds from the imported framework to the first loss: with nothing compiled before (cold), and in
-another process with what the first has kept on disk (warm). The time of the import itself is in
-parentheses.
+{how_started()}
 
 {starts_table(results, suite)}
 """

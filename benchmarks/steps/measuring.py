@@ -27,13 +27,19 @@ class Measured:
     """One framework on one workload. Times are seconds, memory is bytes."""
 
     imported: float  # from the start of the process until the framework is there
-    cold: float  # from there to the first loss, with nothing compiled before
+    cold: float  # then, the inputs read, to the first loss, with nothing compiled before
     warm: float  # the same in another process, with what the first one has kept on disk
+    first: float  # of `warm`, the first step itself, in which frameworks other than Weft compile
     base: int  # resident after the import; on a GPU nothing is
     losses: list[float]
     peak: int = 0  # resident at most, in the second process; on a GPU, taken of its memory
     steps: list[float] = field(default_factory=list)  # seconds a step, by turn
     busy: list[float] = field(default_factory=list)  # the same beside a busy process
+
+    @property
+    def ready(self) -> float:
+        """When the first step of a warm start begins."""
+        return self.warm - self.first
 
     @property
     def step(self) -> float:
@@ -128,8 +134,9 @@ class Bench:
             losses = [warm["loss"], *worker.ask("losses", LOSSES - 1)]
         return worker, Measured(
             imported=min(cold["imported"], warm["imported"]),
-            cold=cold["first"],
-            warm=warm["first"],
+            cold=cold["start"],
+            warm=warm["start"],
+            first=warm["step"],
             base=warm["base"] if seen is None else 0,
             losses=losses,
             peak=seen.most if seen is not None else 0,

@@ -121,7 +121,7 @@ def missed(results: Results, suite: Suite) -> list[str]:
             ("step over the best peer's", to_best(row), suite.workloads[name].goal),
             ("peak memory over PyTorch's", against(row, "torch", _peak), suite.memory),
             ("cold start over torch.compile's", against(row, "torch.compile", _cold), suite.cold),
-            ("seconds of a warm start", weft.warm, suite.warm),
+            ("seconds until the first step of a warm start", weft.ready, suite.warm),
             (
                 "times as long beside a busy process",
                 weft.slowdown if weft.busy else None,
@@ -160,7 +160,8 @@ def line(row: Workload, found: Found) -> str:
         parts.append(
             f"  {TITLES[framework]:13} {_ms(m.step):>9} ms ±{spread(m.steps):4.0%}{slower}   "
             f"{_mb(m.peak):>5} MB{before}   "
-            f"cold {m.cold:6.2f} s   warm {m.warm:5.2f} s   import {m.imported:.2f} s"
+            f"cold {m.cold:6.2f} s   warm {m.ready:5.2f} + {m.first:.2f} s   "
+            f"import {m.imported:.2f} s"
         )
     ratio = to_best(found)
     end = "" if ratio is None else f": {ratio:.2f} of the best peer (at most {row.goal})"
@@ -203,9 +204,7 @@ Peak resident memory of each process in MB, and what it had after the import of 
 
 {memory_table(results, suite)}
 
-Seconds from the imported framework to the first loss: with nothing compiled before (cold), and in
-another process with what the first has kept on disk (warm). The time of the import itself is in
-parentheses.
+{how_started()}
 
 {starts_table(results, suite)}
 """
@@ -219,6 +218,15 @@ take turns, and medians of turns are compared. All begin with the same parameter
 batches: the losses of the first {LOSSES} steps differ by at most {differ:.0e} of themselves, where
 {suite.tolerance:g} is allowed. PyTorch has its default layout and fused optimisers, torch.compile
 its default mode over model and loss, JAX one jitted step with donated buffers and channels last."""
+
+
+def how_started() -> str:
+    """What a time of a start is."""
+    return """Seconds from the imported framework to the first loss: with nothing compiled before
+(cold), and in another process with what the first has kept on disk (warm). The time of the import
+itself is in parentheses. Weft has all of its code when its first step begins: the last column says
+when that is in a warm start, the rest of which is the step. The others compile, or load what they
+have compiled, while their first step runs."""
 
 
 def mean_of_ratios(results: Results, suite: Suite) -> str:
@@ -324,13 +332,15 @@ def starts_table(results: Results, suite: Suite) -> str:
         ratio = against(found, "torch.compile", _cold)
         cells = [f"{found[n].cold:.2f}, {found[n].warm:.2f}" for n in names]
         end = "" if ratio is None else f"**{ratio:.2f}**"
-        rows.append([suite.workloads[workload].title, *cells, end])
+        ready = f"**{found['weft'].ready:.2f}**"
+        rows.append([suite.workloads[workload].title, *cells, end, ready])
     heads = []
     for name in names:
         imported = min(found[name].imported for found in results.values())
         heads.append(f"{TITLES[name]} ({imported:.2f})")
     last = f"cold: Weft / torch.compile{_goal(suite.cold)}"
-    return table(["workload: cold, warm", *heads, last], rows)
+    ready = f"warm: Weft's first step begins{_goal(suite.warm)}"
+    return table(["workload: cold, warm", *heads, last, ready], rows)
 
 
 def _goal(goal: float | None) -> str:

@@ -1,14 +1,16 @@
 """A process of one framework, which trains when it is told to, and waits on its input in between.
 
-    parent: the job, as JSON   -> worker: {"imported": s, "first": s, "base": bytes, "loss": x}
+    parent: the job, as JSON   -> worker: {"imported": s, "start": s, "step": s, "base": bytes,
+                                           "loss": x}
             losses 7                      [x, ...]     of that many further steps
             time 1 20                     seconds      that 20 steps took, after 1 more
             peak                          bytes
 
-So each framework has its own memory and its own threads, and they take turns. Jobs of other kinds:
-`lacking` answers with what keeps the framework from a GPU, or null, `profile` with what `weft
-profile --json` prints, and `busy` uses all cores between `work` and `rest`. A worker ends when its
-parent does.
+A start lasts from when the framework is there, and parameters and batches are read, to the first
+loss; "step" is the first step in it. Each framework has its own memory and its own threads, and
+they take turns. Jobs of other kinds: `lacking` answers with what keeps the framework from a GPU, or
+null, `profile` with what `weft profile --json` prints, and `busy` uses all cores between `work` and
+`rest`. A worker ends when its parent does.
 """
 
 from __future__ import annotations
@@ -20,17 +22,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workloads import Start
 
 Step = Callable[[int], Any]  # trains on a batch; what it gives is the loss, once asked for
-Starter = Callable[[], Step]
+Starter = Callable[["Start"], Step]
 Job = Mapping[str, Any]
 
 
 def weft_starter(job: Job) -> Starter:
     """The step as the trainer runs it."""
     import numpy as np
-    from workloads import Start
 
     from weft.runtime.backends import backend_named
     from weft.runtime.session import aligned_zeros, session_for
@@ -42,10 +46,9 @@ def weft_starter(job: Job) -> Starter:
         copy[...] = array
         return copy
 
-    def start() -> Step:
+    def start(given: Start) -> Step:
         np.seterr(all="ignore")
         loaded = experiment(job).loaded
-        given = Start.read(Path(job["start"]))
         session = session_for(loaded, backend)
         session.initialise(0)
         tensors = session.tensors()
@@ -80,10 +83,9 @@ def experiment(job: Job) -> Any:
 
 def torch_starter(job: Job, compiled: bool = False) -> Starter:
     import torch_models
-    from workloads import Start, arranged
+    from workloads import arranged
 
-    def start() -> Step:
-        given = Start.read(Path(job["start"]))
+    def start(given: Start) -> Step:
         return torch_models.start(
             job["spec"],
             of_the_net(job),
@@ -105,10 +107,9 @@ def compiled_starter(job: Job) -> Starter:
 
 def jax_starter(job: Job) -> Starter:
     import jax_models
-    from workloads import Start, arranged
+    from workloads import arranged
 
-    def start() -> Step:
-        given = Start.read(Path(job["start"]))
+    def start(given: Start) -> Step:
         return jax_models.start(
             job["spec"],
             of_the_net(job),
@@ -206,13 +207,19 @@ def main() -> None:
             return answer(profiled(job))
     start = FRAMEWORKS[job["framework"]](job)
     imported, base = time.monotonic(), memory("VmRSS")
-    step = start()
+    from workloads import Start  # and with it NumPy
+
+    given = Start.read(Path(job["start"]))
+    began = time.monotonic()
+    step = start(given)
+    ready = time.monotonic()
     loss = float(step(0))
     done = time.monotonic()
     answer(
         {
             "imported": imported - job["began"],
-            "first": done - imported,
+            "start": done - began,
+            "step": done - ready,
             "base": base,
             "loss": loss,
         }
