@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from weft.compiler.errors import Span
 from weft.compiler.ops import OPS, Op
@@ -29,17 +29,15 @@ _NO_ATTRIBUTES: Attributes = MappingProxyType({})
 class Node:
     """One operation's result. Compared by identity; structure is compared by the `cse` pass.
 
+    Nodes don't change: what is `Final` no type checker lets anybody set, and a graph of some
+    thousand nodes is made without asking at each whether it may be. Only the place comes later
+    where a node is made without one (`locate`).
+
     Arithmetic operators build further nodes, so that rules read like maths; a Python number
     becomes a constant of the other operand's type and shape.
     """
 
     __slots__ = ("attributes", "inputs", "op", "span", "type")
-
-    op: Op
-    inputs: tuple[Node, ...]
-    attributes: Attributes
-    type: TensorType
-    span: Span | None
 
     def __init__(
         self,
@@ -49,18 +47,11 @@ class Node:
         type: TensorType,
         span: Span | None,
     ) -> None:
-        put = object.__setattr__
-        put(self, "op", op)
-        put(self, "inputs", inputs)
-        put(self, "attributes", attributes)
-        put(self, "type", type)
-        put(self, "span", span)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("nodes don't change; make a new one")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError("nodes don't change; make a new one")
+        self.op: Final = op
+        self.inputs: Final = inputs
+        self.attributes: Final = attributes
+        self.type: Final = type
+        self.span = span
 
     @property
     def name(self) -> str:
@@ -111,14 +102,15 @@ def make(op: str, *inputs: Node, span: Span | None = None, **attributes: Any) ->
     row = OPS[op]
     if row.arity is not None and len(inputs) != row.arity:
         raise TypeError(f"{op} takes {row.arity} operands, got {len(inputs)}")
+    if not attributes and not row.attributes:
+        return Node(row, inputs, _NO_ATTRIBUTES, row.infer(*[i.type for i in inputs]), span)
     if tuple(attributes) != row.attributes:
         names = (*row.attributes, *(k for k in row.optional if k in attributes))
         if attributes.keys() != set(names):
             raise TypeError(f"{op} has attributes {names}, got {tuple(attributes)}")
         attributes = {k: attributes[k] for k in names}
     type = row.infer(*[i.type for i in inputs], **attributes)
-    frozen = MappingProxyType(attributes) if attributes else _NO_ATTRIBUTES
-    return Node(row, inputs, frozen, type, span)
+    return Node(row, inputs, MappingProxyType(attributes), type, span)
 
 
 def full(type: TensorType, value: Number, span: Span | None = None) -> Node:
@@ -158,7 +150,7 @@ def locate(node: Node, span: Span | None) -> Node:
         while stack:
             current = stack.pop()
             if current.span is None and current.op.name != "input":
-                object.__setattr__(current, "span", span)
+                current.span = span
                 stack.extend(current.inputs)
     return node
 

@@ -11,9 +11,12 @@ from operator import mul
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DType:
-    """An element type. `kind` is one of `float`, `int`, `uint`, `bool`."""
+    """An element type. `kind` is one of `float`, `int`, `uint`, `bool`.
+
+    There is one object of each, in the table `DTYPES`.
+    """
 
     name: str
     kind: str
@@ -249,6 +252,17 @@ class TensorType:
 
     dtype: DType
     shape: Shape = ()
+
+    def __eq__(self, other: object) -> bool:
+        """Most types that are compared are one object: an elementwise node has its operand's."""
+        if self is other:
+            return True
+        if not isinstance(other, TensorType):
+            return NotImplemented
+        return self.dtype is other.dtype and self.shape == other.shape
+
+    def __hash__(self) -> int:
+        return hash((self.dtype, self.shape))
 
     @property
     def rank(self) -> int:

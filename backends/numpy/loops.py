@@ -26,13 +26,12 @@ from weft.compiler.loops import Loop
 from weft.compiler.passes.turn import Room, Turn, room_of, turn_of
 from weft.compiler.passes.views import Layout, contiguous, view
 from weft.compiler.plan import Abilities
-from weft.compiler.types import DType, static_shape
+from weft.compiler.types import U8, static_shape
 
 if TYPE_CHECKING:
     from weft.backends.numpy.printer import Printer
 
 Array = np.ndarray
-_BYTE = DType("u8", "uint", 8)
 
 
 # -- working memory -------------------------------------------------------------------------------
@@ -112,7 +111,7 @@ def scan_template(p: Printer, node: Node) -> None:
     if loop.reverse:
         order = f"range({length - 1}, -1, -1)"
     p.use("Carried", Carried)
-    arena = p.scratch(node, (max(1, turn.plan.arena_bytes),), _BYTE)
+    arena = p.scratch(node, (max(1, turn.plan.arena_bytes),), U8)
     setup = p.setup(
         "loop",
         f"{p.use('bound', bound)}({bind}, {arena}, {order}, "

@@ -11,6 +11,8 @@ from weft.compiler.graph import Graph, Node, full, make, transform
 from weft.compiler.passes.same import unless_same
 from weft.compiler.types import Dim, SymDim, TensorType, bind_dim
 
+_PLAIN = frozenset({int, float, bool, str})
+
 
 def bind(graph: Graph, sizes: Mapping[str, Dim]) -> Graph:
     """The graph with symbols replaced by sizes, in types, attributes and bodies of calls.
@@ -23,6 +25,10 @@ def bind(graph: Graph, sizes: Mapping[str, Dim]) -> Graph:
 
     def replace(node: Node, operands: tuple[Node, ...]) -> Node | None:
         old = node.attributes
+        if not old and node.type is node.inputs[0].type:  # elementwise: no size can be wrong
+            if operands == node.inputs:
+                return node
+            return Node(node.op, operands, old, operands[0].type, node.span)
         attributes = {k: _bind(v, sizes, known) for k, v in old.items()}
         # Nodes are equal where they are the same.
         if operands == node.inputs and all(v is old[k] for k, v in attributes.items()):
@@ -48,6 +54,8 @@ def _bind(value: Any, sizes: Mapping[str, Dim], known: dict[Graph | SymDim, Grap
             known[value] = bind_dim(value, sizes)
         result: Any = known[value]
     elif kind is tuple:
+        if _PLAIN.issuperset(map(type, value)):
+            return value
         result = tuple([_bind(item, sizes, known) for item in value])
         if all(a is b for a, b in zip(result, value, strict=True)):
             return value

@@ -17,6 +17,8 @@ from weft.compiler.text import graph_hash
 # Bit for bit the same in either order; maximum and minimum differ in the sign of a zero.
 _EITHER_ORDER = frozenset({"add", "multiply", "and", "or", "xor", "equal", "not_equal"})
 
+_PLAIN = frozenset({int, str})  # what equals nothing that it isn't
+
 
 def cse(graph: Graph) -> Graph:
     """The graph with one node for all that have the same op, operands and attributes.
@@ -49,8 +51,10 @@ def _key(value: Any, hashes: dict[Graph, str]) -> Hashable:
     """A value that equals another exactly when the attributes are the same."""
     kind = type(value)
     if kind is tuple:
+        if _PLAIN.issuperset(map(type, value)):
+            return value  # type: ignore[no-any-return]
         return tuple([_key(item, hashes) for item in value])
-    if kind is int or kind is str:
+    if kind in _PLAIN:
         return value  # type: ignore[no-any-return]
     if kind is float:
         return ("float", struct.pack("<d", value))

@@ -25,9 +25,7 @@ from weft.compiler.passes.schedule import schedule
 from weft.compiler.passes.uses import Uses
 from weft.compiler.passes.views import Layout, parts
 from weft.compiler.plan import Abilities, Buffer, Place, Plan, Store
-from weft.compiler.types import DType
-
-_BYTE = DType("u8", "uint", 8)
+from weft.compiler.types import U8
 
 
 def plan(
@@ -271,7 +269,7 @@ class _Planner:
             size = self.abilities.scratch(node)
             if size:
                 at = self.uses.time[node]
-                slot = Slot(f"w{at}", "scratch", _BYTE, size, [node], at, at)
+                slot = Slot(f"w{at}", "scratch", U8, size, [node], at, at)
                 scratch[node] = slot
                 self.slots.append(slot)
         return scratch
