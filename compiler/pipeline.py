@@ -11,7 +11,7 @@ which `lower` returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from weft.compiler.collector import no_cycles
@@ -29,7 +29,7 @@ from weft.compiler.passes.motion import hoist, sink
 from weft.compiler.passes.pack import pack
 from weft.compiler.passes.recompute import recompute
 from weft.compiler.passes.simplify import simplify
-from weft.compiler.plan import Plan, Target
+from weft.compiler.plan import Abilities, Plan, Target
 from weft.compiler.verify import verify
 
 MAX_ROUNDS = 8
@@ -110,9 +110,16 @@ def _checked(graph: Graph, origin: str) -> None:
 
 @no_cycles()
 def compile_plan(graph: Graph, target: Target) -> Plan:
-    """The whole way down: lower, set attention apart, fuse, choose what to compute again, plan."""
-    lowered, regions = attend(lower(graph, target), target.abilities.attention)
+    """The whole way down: lower, and plan."""
+    return plan_lowered(lower(graph, target), target.abilities, target.bound)
+
+
+def plan_lowered(
+    lowered: Graph, abilities: Abilities, bound: Collection[str] | None = None
+) -> Plan:
+    """From the backend's ops: set attention apart, fuse, choose what to compute again, plan."""
+    lowered, regions = attend(lowered, abilities.attention)
     groups = fuse(lowered, regions)
-    if target.abilities.kernels:
+    if abilities.kernels:
         lowered, groups = recompute(lowered, groups)
-    return plan(lowered, groups, target.abilities, target.bound)
+    return plan(lowered, groups, abilities, bound)

@@ -35,9 +35,8 @@ from weft.compiler.kernel import (  # noqa: E402
 )
 from weft.compiler.ops import OPS, Kind  # noqa: E402
 from weft.compiler.passes.decompose import inline_calls  # noqa: E402
-from weft.compiler.passes.fuse import fuse  # noqa: E402
 from weft.compiler.passes.kernels import kernels  # noqa: E402
-from weft.compiler.passes.memory import plan  # noqa: E402
+from weft.compiler.pipeline import plan_lowered  # noqa: E402
 from weft.compiler.plan import Abilities, Plan  # noqa: E402
 from weft.compiler.types import F64  # noqa: E402
 
@@ -163,8 +162,7 @@ def _is_half(case: Case) -> bool:
 
 
 def _planned(graph: Graph, abilities: Abilities) -> Plan:
-    graph = inline_calls(graph)
-    return plan(graph, fuse(graph), abilities)
+    return plan_lowered(inline_calls(graph), abilities)
 
 
 def _numpy(op: str, graph: Graph) -> Iterable[str]:

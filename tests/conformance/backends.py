@@ -6,8 +6,7 @@ import numpy as np
 
 from weft.backends.base import Backend, Executable
 from weft.compiler.graph import Graph
-from weft.compiler.passes.fuse import fuse
-from weft.compiler.passes.memory import plan
+from weft.compiler.pipeline import plan_lowered
 from weft.compiler.types import dtype_of
 from weft.runtime.backends import backend_named, installed
 
@@ -20,7 +19,7 @@ def backend(name: str) -> Backend:
 
 def compiled(name: str, graph: Graph) -> Executable:
     found = backend(name)
-    return found.compile(plan(graph, fuse(graph), found.abilities))
+    return found.compile(plan_lowered(graph, found.abilities))
 
 
 def run(name: str, graph: Graph, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
