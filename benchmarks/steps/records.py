@@ -29,13 +29,21 @@ class Record:
     def read(file: Path) -> Record:
         try:
             raw = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            sys.exit(f"{file} can't be read: {error.strerror}")
+        except ValueError:
+            sys.exit(f"{file} is no JSON: expected a run that --json wrote")
+        try:
             results = {
                 workload: {name: Measured(**found) for name, found in row.items()}
                 for workload, row in raw["results"].items()
             }
             return Record(Conditions(**raw["conditions"]), results, raw["profiles"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            sys.exit(f"{file} is no run that --json wrote: {type(error).__name__}: {error}")
+        except (AttributeError, KeyError, TypeError):
+            sys.exit(
+                f"{file} is no run that --json wrote, or one that another version of Weft wrote: "
+                "measure again with --json"
+            )
 
     @staticmethod
     def joined(records: Sequence[Record]) -> Record:

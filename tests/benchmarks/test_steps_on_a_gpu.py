@@ -390,10 +390,23 @@ def test_goals_on_a_gpu_are_of_steps() -> None:
 def test_a_run_is_read_as_it_was_saved(tmp_path: Path) -> None:
     record("lenet").save(tmp_path / "run.json")
     assert Record.read(tmp_path / "run.json") == record("lenet")
-    (tmp_path / "other.json").write_text(json.dumps({"results": {}}))
-    for name in ("other.json", "none.json"):
-        with pytest.raises(SystemExit, match=rf"{name} is no run that --json wrote"):
-            Record.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "can't be read: No such file or directory"),
+        ("{", "is no JSON: expected a run that --json wrote"),
+        ("[]", "is no run that --json wrote, or one that another version"),
+        (json.dumps({"results": {}}), "is no run that --json wrote, or one that another version"),
+    ],
+)
+def test_what_is_no_run_is_refused(tmp_path: Path, text: str | None, says: str) -> None:
+    file = tmp_path / "run.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(SystemExit, match=rf"run\.json {says}"):
+        Record.read(file)
 
 
 def test_runs_are_joined_in_the_order_of_the_suite() -> None:
