@@ -130,14 +130,14 @@ def full(type: TensorType, value: Number, span: Span | None = None) -> Node:
     return make("broadcast_in_dim", scalar, shape=type.shape, dims=(), span=span)
 
 
-def binary(op: str, left: Operand, right: Operand, span: Span | None = None) -> Node:
+def binary(op: str, left: Operand, right: Operand) -> Node:
     """A two-operand node of nodes or numbers, at least one of them a node."""
     if not isinstance(left, Node):
         assert isinstance(right, Node)
-        left = full(right.type, left, span)
+        left = full(right.type, left)
     elif not isinstance(right, Node):
-        right = full(left.type, right, span)
-    return make(op, left, right, span=span)
+        right = full(left.type, right)
+    return make(op, left, right)
 
 
 def locate(node: Node, span: Span | None) -> Node:
@@ -243,15 +243,13 @@ class Graph:
 Replace = Callable[[Node, tuple[Node, ...]], Node | None]
 
 
-def rebuild(node: Node, inputs: tuple[Node, ...], attributes: Attributes | None = None) -> Node:
-    """The node with other operands (and attributes); the same node where nothing changed."""
-    if attributes is None:
-        if inputs == node.inputs:  # nodes are equal where they are the same
-            return node
-        attributes = node.attributes
-        if [i.type for i in inputs] == [i.type for i in node.inputs]:
-            return Node(node.op, inputs, attributes, node.type, node.span)
-    return make(node.op.name, *inputs, span=node.span, **attributes)
+def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
+    """The node with other operands; the same node where they are the same."""
+    if inputs == node.inputs:  # nodes are equal where they are the same
+        return node
+    if [i.type for i in inputs] == [i.type for i in node.inputs]:
+        return Node(node.op, inputs, node.attributes, node.type, node.span)
+    return make(node.op.name, *inputs, span=node.span, **node.attributes)
 
 
 def rewrite(nodes: Iterable[Node], replace: Replace) -> dict[Node, Node]:

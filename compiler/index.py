@@ -208,9 +208,9 @@ def along(axis: Axis) -> Index:
     return Index(((axis, 1),)) if axis.extent > 1 else Index()
 
 
-def flat(indices: Sequence[Index], strides: Iterable[int], offset: int = 0) -> Index:
-    """`offset + sum(index * stride)`."""
-    total = Index((), offset)
+def flat(indices: Sequence[Index], strides: Iterable[int]) -> Index:
+    """`sum(index * stride)`."""
+    total = Index()
     for index, stride in zip(indices, strides, strict=True):
         total = total + index * stride
     return total

@@ -179,11 +179,9 @@ class Philox:
         return program, (x0, y0, x1, y1)
 
 
-def random_bits(
-    seed: ArrayLike, step: SupportsIndex | Words, stream: str, count: int, out: Words | None = None
-) -> Words:
+def random_bits(seed: ArrayLike, step: SupportsIndex | Words, stream: str, count: int) -> Words:
     """The first `count` words of a stream at a step: uint32 of shape (count,).
 
     `seed` is two 32-bit words (`seed_words`), `step` one. Who draws every step keeps a `Philox`.
     """
-    return Philox(count, stream)(seed, step, out)
+    return Philox(count, stream)(seed, step)

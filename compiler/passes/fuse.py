@@ -345,15 +345,3 @@ def _group(graph: Graph, kind: str, nodes: Sequence[Node], kept: set[Node]) -> G
         if node in kept or any(user not in inside for user in graph.users[node])
     ]
     return Group(kind, tuple(nodes), tuple(inputs), tuple(outputs))
-
-
-def print_groups(groups: Iterable[Group]) -> str:
-    """One line a group: its kind, its operations and the types that it leaves."""
-    lines = []
-    for number, group in enumerate(groups):
-        work = " ".join(node.op.name for node in group.nodes)
-        left = ", ".join(str(node.type) for node in group.outputs)
-        span = next((node.span for node in group.nodes if node.span is not None), None)
-        place = f"   # {span}" if span is not None else ""
-        lines.append(f"group {number} {group.kind}: {work} -> {left}{place}")
-    return "\n".join(lines) + "\n"

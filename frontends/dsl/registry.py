@@ -67,10 +67,9 @@ class Registry:
         message: str,
         span: Span | None,
         expected: str | None = None,
-        found: str | None = None,
         hint: str | None = None,
     ) -> None:
-        warning = Diagnostic(message, span, expected, found, hint, severity="warning")
+        warning = Diagnostic(message, span, expected, hint=hint, severity="warning")
         if warning not in self.warnings:
             self.warnings.append(warning)
 

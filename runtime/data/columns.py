@@ -38,9 +38,7 @@ class Columns:
         return len(next(iter(self.arrays.values())))
 
 
-def columns(
-    arrays: Mapping[str, Array], where: str, classes: Mapping[str, tuple[str, ...]] | None = None
-) -> Columns:
+def columns(arrays: Mapping[str, Array], where: str) -> Columns:
     """Columns of the arrays, checked, with text turned into class numbers.
 
     A field of text holds the numbers of its distinct values in sorted order (by code point).
@@ -51,7 +49,7 @@ def columns(
     """
     names = field_names(list(arrays), where)
     found: dict[str, Array] = {}
-    named = dict(classes or {})
+    classes: dict[str, tuple[str, ...]] = {}
     for name, array in zip(names, arrays.values(), strict=True):
         if array.ndim == 0:
             raise RunError(
@@ -59,7 +57,7 @@ def columns(
                 expected="an array whose first axis runs over the examples",
             )
         if array.dtype.kind in "US":
-            found[name], named[name] = class_numbers(array)
+            found[name], classes[name] = class_numbers(array)
         else:
             found[name] = _numeric(name, array, where)
     if not found:
@@ -74,7 +72,7 @@ def columns(
             )
     if not len(found[first]):
         raise RunError(f"{where} has no examples")
-    return Columns(found, named)
+    return Columns(found, classes)
 
 
 def class_numbers(text: Array) -> tuple[NDArray[np.int64], tuple[str, ...]]:

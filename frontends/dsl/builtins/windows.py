@@ -13,11 +13,11 @@ from weft.frontends.dsl.site import Site
 from weft.frontends.dsl.values import Label, Tensor, Value, as_dim, shape_text
 
 
-def _each(site: Site, value: Value, rank: int, what: str, smallest: int = 1) -> tuple[int, ...]:
+def _each(site: Site, value: Value, rank: int, what: str) -> tuple[int, ...]:
     items = value if isinstance(value, list | tuple) else [value] * rank
     if len(items) != rank:
         raise site.wrong_value(value, f"`{what}` has one entry for each of {rank} axes")
-    return tuple(site.whole(v, f"`{what}`", smallest) for v in items)
+    return tuple(site.whole(v, f"`{what}`", 1) for v in items)
 
 
 def _padding(

@@ -105,11 +105,11 @@ def _spec(template: str, spec: Path, table: Path) -> str:
     return re.sub(r"\{(name|file|table)\}", lambda found: safe[found[1]], text)
 
 
-def houses(rows: int = 200) -> str:
+def houses() -> str:
     """A made-up table: price = 2 width height (1 - age / 100) + 20, and a little noise."""
     lines = ["width,height,age,price"]
     state = 1
-    for _ in range(rows):
+    for _ in range(200):
         drawn = []
         for _ in range(4):
             state = state * 48271 % 0x7FFFFFFF  # Park and Miller's generator: the same everywhere

@@ -104,11 +104,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def print_note(text: str) -> None:
-    """A remark on stderr, apart from what stdout is for."""
-    click.echo(text, err=True)
-
-
 def writable(path: Path) -> Path:
     """The path, of a file that can be made.
 
