@@ -209,16 +209,24 @@ class RunFolder:
             for name in names
         }
 
-    def require_spec(self, spec_hash: str) -> None:
-        """RunError unless the run is of the spec with this hash."""
-        begun = self.record.get("hash")
-        if begun != spec_hash:
+    def require_spec(self, spec_hash: str, overrides: Mapping[str, Any] | None = None) -> None:
+        """RunError unless the run is of the spec with this hash, which `overrides` has set so."""
+        begun, set_then = self.record.get("hash"), self.record.get("overrides", {})
+        if begun == spec_hash:
+            return
+        if overrides is not None and set_then != overrides:
             raise RunError(
-                f"the run at `{self.path}` is of another spec",
-                expected=f"the spec with hash `{begun}`, kept there as `{_SPEC}`",
-                found=f"`{spec_hash}`",
-                hint="resume with that spec, or begin a new run",
+                f"the run at `{self.path}` began with other settings",
+                expected=f"{_settings(set_then)}, as it began",
+                found=_settings(overrides),
+                hint="resume with the same settings, or begin a new run",
             )
+        raise RunError(
+            f"the run at `{self.path}` is of another spec",
+            expected=f"the spec with hash `{begun}`, kept there as `{_SPEC}`",
+            found=f"`{spec_hash}`",
+            hint="resume with that spec, or begin a new run",
+        )
 
     def moved(self, now: Mapping[str, Any]) -> list[str]:
         """What differs between where the run began and `now`, each as `key: then -> now`.
@@ -228,6 +236,10 @@ class RunFolder:
         then, current = _flat(self.environment), _flat(now)
         keys = [key for key in sorted(then | current) if then.get(key) != current.get(key)]
         return [f"{key}: {then.get(key, 'none')} -> {current.get(key, 'none')}" for key in keys]
+
+
+def _settings(overrides: Mapping[str, Any]) -> str:
+    return " ".join(f"`--set {key}={value}`" for key, value in overrides.items()) or "no `--set`"
 
 
 def environment(packages: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def _begin(folder: RunFolder, loaded: Loaded, backend: Backend) -> None:
 
 
 def _require_same(folder: RunFolder, loaded: Loaded) -> None:
-    folder.require_spec(loaded.fingerprint)
+    folder.require_spec(loaded.fingerprint, _plain(loaded.overrides))
     if folder.record.get("digest") != data_digest(loaded.columns):
         raise RunError(
             f"the data have changed since the run at `{folder.path}` began",

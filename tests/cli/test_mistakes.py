@@ -292,6 +292,14 @@ class TestTrain:
             "is of another spec",
         )
 
+    def test_resume_with_other_settings(self, weft: Callable, spec: Path, run: Path) -> None:
+        refused(
+            weft("train", spec, "--backend", "numpy", "--json", "--resume", run, "--set", "seed=3"),
+            "began with other settings",
+            "expected: no `--set`, as it began",
+            "found: `--set seed=3`",
+        )
+
     def test_a_loss_that_is_not_finite(self, weft: Callable, spec: Path) -> None:
         spec.write_text(spec.read_text().replace("adam(1e-2)", "sgd(1e30)"))
         outcome = weft("train", spec, "--backend", "numpy", "--json", "--quiet")
