@@ -106,6 +106,10 @@ THETA = np.array([1.0, -2.0, 0.5])
 GRADIENTS = [rng.normal(size=3) for _ in range(6)]
 
 
+def test_what_is_frozen_stays() -> None:
+    np.testing.assert_array_equal(descend("frozen", THETA, GRADIENTS), [THETA] * len(GRADIENTS))
+
+
 def by_hand(update, slots: int = 1) -> list[Array]:  # type: ignore[no-untyped-def]
     theta, state, path = THETA, [np.zeros(3)] * slots, []
     for t, g in enumerate(GRADIENTS, 1):

@@ -140,6 +140,20 @@ fn mean_of_all(average, theta, t) = lerp(average, theta, 1 / t)
         np.testing.assert_allclose(latest.state["average/net.w"], w, rtol=1e-9, atol=1e-15)
 
 
+def test_nothing_is_spent_on_the_gradient_of_what_is_frozen() -> None:
+    spec = train(
+        "  minimize mean((other(net(x)) - y)^2) over net with frozen with sgd(0.1)"
+    ).replace("train {", "model other = linear()\ntrain {")
+    steps = Steps.of(spec, columns())
+    before = dict(steps.state)
+    steps.step(**{name: a.astype(np.float64) for name, a in columns().items()})
+    for name in ("net.w", "net.b"):
+        np.testing.assert_array_equal(steps.state[name], before[name])
+    assert not np.array_equal(steps.state["other.w"], before["other.w"])
+    products = [n for n in steps.program.train_step.nodes if n.op.name == "dot_general"]
+    assert len(products) == 3  # two forward, and the gradient of `other.w`
+
+
 def test_a_second_objective_sees_what_the_first_left() -> None:
     spec = f"""{DATA}
 layer scale(x: f32[B, I]) {{

@@ -63,7 +63,7 @@ def _all_updated(registry: Registry, updated: Collection[str]) -> None:
                 f"no `minimize` updates the parameter `{name}`",
                 state.span,
                 expected="every parameter in the `over` of one `minimize`",
-                hint=f"add `{model}` to an `over`, or leave the model out",
+                hint=f"add `{model}` to an `over`; `over {model} with frozen` keeps it as it is",
             )
 
 
