@@ -123,7 +123,15 @@ def _checked(name: str, array: Array, type: TensorType) -> Array:
             expected=_wanted(type),
             found=f"{array.dtype} of shape {array.shape}",
         )
-    return np.ascontiguousarray(array, dtype=target)
+    try:
+        with np.errstate(over="raise"):
+            return np.ascontiguousarray(array, dtype=target)
+    except FloatingPointError:
+        raise RunError(
+            f"the field `{name}` has numbers that {type.dtype} does not reach",
+            expected=f"at most {np.finfo(target).max:.3g}",
+            found=f"{np.abs(array[np.isfinite(array)]).max():.3g}",
+        ) from None
 
 
 def _wanted(type: TensorType) -> str:

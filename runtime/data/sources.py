@@ -176,7 +176,7 @@ def _npy(base: Path, options: Mapping[str, Any]) -> Columns:
             if not isinstance(stored, np.ndarray):
                 raise ValueError("an archive of several arrays, which `npz` reads")
         arrays[name] = stored
-    return columns(arrays, "`npy`")
+    return columns(arrays, " and ".join(f"`{file}`" for file in options.values()))
 
 
 def _csv(base: Path, options: Mapping[str, Any]) -> Columns:

@@ -340,6 +340,24 @@ class TestPredict:
         outcome = weft("predict", run, "-i", name, "-o", "y.npz", "--json")
         refused(outcome, name)
 
+    @pytest.mark.parametrize(
+        ("array", "said"),
+        [
+            (np.array(["a", "b"]), ["the input is text"]),
+            (np.zeros((0, 64), np.float32), ["`x.npy` has no examples"]),
+            (np.zeros((2, 64), np.complex64), ["in `x.npy` has a type", "`complex64`"]),
+            (np.full((2, 64), 1e300), ["numbers that f32 does not reach", "3.4e+38", "1e+300"]),
+        ],
+    )
+    def test_array_of_no_numbers(
+        self, weft: Callable, run: Path, tmp_path: Path, array: np.ndarray, said: list[str]
+    ) -> None:
+        np.save(tmp_path / "x.npy", array)
+        refused(weft("predict", run, "-i", "x.npy", "-o", "y.npz", "--json"), *said)
+
+    def test_input_is_a_folder(self, weft: Callable, run: Path) -> None:
+        refused(weft("predict", run, "-i", ".", "-o", "y.npz", "--json"), "`.` is a folder")
+
     def test_input_of_another_kind(self, weft: Callable, run: Path) -> None:
         outcome = weft("predict", run, "-i", "x.txt", "-o", "y.npz", "--json")
         refused(outcome, "`x.txt` is no kind of file for arrays", "`.npz`")

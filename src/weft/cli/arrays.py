@@ -48,7 +48,7 @@ class Given:
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name in self.text:
             raise RunError(
-                f"the input's `{name}` is text",
+                f"the input's `{name}` is text" if name else "the input is text",
                 expected="numbers: for a label, its class as a number from 0",
             )
         return self.arrays[name]
@@ -58,6 +58,8 @@ def read(path: Path) -> Given:
     """The arrays of a file by name. Raises RunError when it can't be read."""
     from weft.runtime.data.sources import load
 
+    if path.is_dir():
+        raise RunError(f"`{path}` is a folder", expected=f"a file, {one_of(KINDS)}")
     suffix, base = kind(path), path.parent
     if not path.is_file():
         raise _missing(path)
@@ -74,8 +76,6 @@ def read(path: Path) -> Given:
 
 
 def _missing(path: Path) -> RunError:
-    if path.is_dir():
-        return RunError(f"`{path}` is a folder", expected=f"a file, {one_of(KINDS)}")
     folder = path.parent
     if not folder.is_dir():
         return RunError(f"there is no file `{path}`", found=f"no folder `{folder}`")
