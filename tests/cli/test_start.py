@@ -13,6 +13,7 @@ import pytest
 
 from goldens import Golden
 from weft.cli.app import COMMANDS
+from weft.cli.output import Table, print_table
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HEAVY = {"numpy", "networkx", "onnx", "rich", "lark", "safetensors", "weft.compiler.graph"}
@@ -158,6 +159,16 @@ def test_closed_outputs_are_no_error(closed: str) -> None:
     result = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0
     assert result.stderr == ""
+
+
+def test_a_narrow_terminal_breaks_no_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    row = ("loss", "0.123456", "0.234567", "0.345678")
+    print_table(Table(("metric", "train", "valid", "test"), [row], frozenset({1, 2, 3})))
+    assert capsys.readouterr().out.splitlines()[-1].split() == list(row)
 
 
 def test_text_that_the_terminal_cannot_show_is_replaced(tmp_path: Path) -> None:

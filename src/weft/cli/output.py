@@ -60,6 +60,8 @@ def _print_rich(table: Table) -> None:
 
     console = Console(highlight=False)
     widths = fitted(table, console.width, gap=3)
+    # A line too long for the terminal goes on below; a number broken in its column can't be read.
+    console.width = max(console.width, sum(widths) + 3 * (len(widths) - 1))
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for i, title in enumerate(table.columns):
         justify: Literal["right", "left"] = "right" if i in table.right else "left"
