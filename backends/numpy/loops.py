@@ -117,6 +117,15 @@ def scan_template(p: Printer, node: Node) -> None:
         f"{p.use('bound', bound)}({bind}, {arena}, {order}, "
         f"{_record(steps | stacks)}, {_record(fixed)}, [{', '.join(carried)}])",
     )
+    _print_turns(p, loop, turn, results, setup)
+
+
+def _print_turns(
+    p: Printer, loop: Loop, turn: Turn, results: Mapping[int, Node], setup: str
+) -> None:
+    """The lines of a step: the first carries, all turns, and what the carries come to."""
+    count = len(loop.start)
+    (length,) = static_shape((loop.length,))
     for j, value in enumerate(loop.start):
         first = p.setup("first", f"{setup}.carried[{j}].memory[0]")
         p.line(f"{first}[...] = {p.operand(value)}")

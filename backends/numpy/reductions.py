@@ -91,62 +91,72 @@ def _ones(p: Printer, node: Node, count: int) -> str:
 def reduce_sum(p: Printer, node: Node) -> None:
     """Trailing axes and leading axes as products with ones, anything else as a reduction."""
     x, axes = node.inputs[0], node.attributes["axes"]
-    shape, base = shape_of(x), p.layout(x)
     if p.is_register(node) and not x.type.rank:
         p.assign(node, p.scalar(x))
         return
-    rank = len(shape)
-    count = prod(shape[a] for a in axes)
-    rest = prod(shape) // count if count else 0
-    fast = node.type.dtype.kind == "float" and prod(shape) > 0 and count <= LONGEST
-    dot = "dot"
-    if fast and len(axes) == rank:
-        flat = kernels.reshaped(base, (count,))
-        if flat is not None and not base.is_splat:
-            p.use(dot, np.dot)
-            p.assign(node, f"dot({p.memory(x, flat)}, {_ones(p, node, count)})")
-            return
-    if fast and axes == tuple(range(len(axes))):
-        table = kernels.reshaped(base, (count, rest))
-        if table is not None and not base.is_splat:
-            p.use(dot, np.dot)
-            out = p.memory(node, contiguous((rest,)).shifted(p.layout(node).offset))
-            p.line(f"dot({_ones(p, node, count)}, {p.memory(x, table)}, {out})")
-            return
-    if fast and axes == tuple(range(rank - len(axes), rank)):
-        table = kernels.reshaped(base, (rest, count))
-        if table is not None and not base.is_splat:
-            p.use(dot, np.dot)
-            out = p.memory(node, contiguous((rest,)).shifted(p.layout(node).offset))
-            p.line(f"dot({p.memory(x, table)}, {_ones(p, node, count)}, {out})")
-            return
+    if _sum_by_product(p, node):
+        return
     add = p.use("add_reduce", np.add.reduce)
     if p.is_register(node):
         dtype = p.use(f"{node.type.dtype.name}_type", node.type.dtype.numpy)
-        flat = kernels.reshaped(base, (count,))
+        flat = kernels.reshaped(p.layout(x), (prod(shape_of(x)),))
         if flat is not None:
             p.assign(node, f"{add}({p.memory(x, flat)}, 0, {dtype})")
         else:
             p.assign(node, f"{add}({p.array(x)}, {axes}, {dtype})")
         return
-    inner = _split_sum(node)
-    if inner:
-        # Batch statistics: over the image first, then over the batch, both contiguous.
-        lead, keep, trail = inner
-        table = kernels.reshaped(base, (lead * keep, trail))
-        if table is not None:
-            part = p.scratch(node, (lead * keep,), node.type.dtype)
-            parts = p.scratch(node, (lead, keep), node.type.dtype)
-            out = p.memory(node, contiguous((keep,)).shifted(p.layout(node).offset))
-            p.use(dot, np.dot)
-            if trail <= LONGEST:
-                p.line(f"dot({p.memory(x, table)}, {_ones(p, node, trail)}, {part})")
-            else:
-                p.line(f"{add}({p.memory(x, table)}, 1, None, {part})")
-            p.line(f"dot({_ones(p, node, lead)}, {parts}, {out})")
-            return
+    if _sum_in_two(p, node, add):
+        return
     over = axes[0] if len(axes) == 1 else axes
     p.line(f"{add}({p.array(x)}, {over}, None, {p.out(node)})")
+
+
+def _sum_by_product(p: Printer, node: Node) -> bool:
+    """The sum as a product with ones; not where the axes are neither the first nor the last."""
+    x, axes = node.inputs[0], node.attributes["axes"]
+    shape, layout = shape_of(x), p.layout(x)
+    rank, count = len(shape), prod(shape[a] for a in axes)
+    if node.type.dtype.kind != "float" or not prod(shape) or count > LONGEST or layout.is_splat:
+        return False
+    rest = prod(shape) // count
+    first = axes == tuple(range(len(axes)))
+    if not first and axes != tuple(range(rank - len(axes), rank)):
+        return False
+    sizes = (count, rest) if first else (rest, count)
+    table = kernels.reshaped(layout, (count,) if p.is_register(node) else sizes)
+    if table is None:
+        return False
+    dot = p.use("dot", np.dot)
+    if p.is_register(node):
+        p.assign(node, f"{dot}({p.memory(x, table)}, {_ones(p, node, count)})")
+        return True
+    out = p.memory(node, contiguous((rest,)).shifted(p.layout(node).offset))
+    if first:
+        p.line(f"{dot}({_ones(p, node, count)}, {p.memory(x, table)}, {out})")
+    else:
+        p.line(f"{dot}({p.memory(x, table)}, {_ones(p, node, count)}, {out})")
+    return True
+
+
+def _sum_in_two(p: Printer, node: Node, add: str) -> bool:
+    """Batch statistics: over the image first, then over the batch, both contiguous."""
+    inner, x, dtype = _split_sum(node), node.inputs[0], node.type.dtype
+    if inner is None:
+        return False
+    lead, keep, trail = inner
+    table = kernels.reshaped(p.layout(x), (lead * keep, trail))
+    if table is None:
+        return False
+    part = p.scratch(node, (lead * keep,), dtype)
+    parts = p.scratch(node, (lead, keep), dtype)
+    out = p.memory(node, contiguous((keep,)).shifted(p.layout(node).offset))
+    dot = p.use("dot", np.dot)
+    if trail <= LONGEST:
+        p.line(f"{dot}({p.memory(x, table)}, {_ones(p, node, trail)}, {part})")
+    else:
+        p.line(f"{add}({p.memory(x, table)}, 1, None, {part})")
+    p.line(f"{dot}({_ones(p, node, lead)}, {parts}, {out})")
+    return True
 
 
 def _split_sum(node: Node) -> tuple[int, int, int] | None:
