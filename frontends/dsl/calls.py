@@ -14,6 +14,7 @@ from weft.frontends.dsl.composite import stays_whole, wrap
 from weft.frontends.dsl.diagnostics import SameInEveryCall, called, from_library, misfit
 from weft.frontends.dsl.modules import Frame, Scope, library
 from weft.frontends.dsl.registry import fans, static_sizes
+from weft.frontends.dsl.repeats import Arguments, Before, Original, repeatable
 from weft.frontends.dsl.signatures import Binding
 from weft.frontends.dsl.site import call_builtin
 from weft.frontends.dsl.values import (
@@ -80,7 +81,6 @@ def _call_closure(
     drawn_later = function.kind == "init" and interpreter.init is None
     if function.kind in ("optimizer", "schedule") or drawn_later:
         return _partial(interpreter, function, given, span)
-    frame = None
     if function.kind == "layer":
         outer = scope.frame if scope is not None else None
         if outer is None or outer.model.function.kind != "layer":
@@ -91,8 +91,29 @@ def _call_closure(
                 if outer is None
                 else "an optimiser is a formula of `theta`, `grad` and its states",
             )
-        frame = outer.child(function.name)
-    return _run(interpreter, function, given, span, frame)
+        return _run_layer(interpreter, function, given, span, outer.child(function.name))
+    return _run(interpreter, function, given, span, None)
+
+
+def _run_layer(
+    interpreter: Interpreter, function: Closure, given: list[Given], span: Span, frame: Frame
+) -> Value:
+    """Run a layer's body, or copy what it has built for a call that was alike."""
+    if not repeatable(interpreter) or frame.model.follows is not None:
+        return _run(interpreter, function, given, span, frame)
+    arguments = Arguments.of(interpreter, function, given, span)
+    original = interpreter.originals.get(arguments.key)
+    if original is not None:
+        copied = original.copied(interpreter, frame, arguments)
+        if copied is not None:
+            return copied[0]
+    before = Before.of(interpreter)
+    value = _run(interpreter, function, given, span, frame)
+    if arguments.key is not None:
+        found = Original.of(interpreter, frame, arguments, value, before)
+        if found is not None:
+            interpreter.originals[arguments.key] = found
+    return value
 
 
 def _partial(
@@ -138,6 +159,7 @@ def _call_model(interpreter: Interpreter, model: Model, given: list[Given], span
                 hint="a second model can have another value",
                 notes=[Note("it is set here", model.places.get(g.name, model.decl.name_span))],
             )
+    interpreter.effects += 1
     outside = interpreter.float_type
     key = (model.name, outside, *(_identity(g.value) for g in given), *(g.name for g in given))
     if key in interpreter.memo:

@@ -6,7 +6,7 @@ One interpreter is one pass over the spec: training or evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 
 from weft.compiler import builder as b
@@ -22,6 +22,7 @@ from weft.frontends.dsl.diagnostics import SameInEveryCall, UnknownName, not_a_t
 from weft.frontends.dsl.expressions import EVALUATE
 from weft.frontends.dsl.modules import Module, Scope, library
 from weft.frontends.dsl.registry import STEP, Registry
+from weft.frontends.dsl.repeats import Original
 from weft.frontends.dsl.values import (
     KINDS,
     WORDS,
@@ -65,6 +66,10 @@ class Interpreter:
         self.slot_type: TensorType | None = None  # the type of an optimiser's slots
         self.epoch_end: Callable[[s.Block, Scope], None] | None = None  # in a schedule
         self.memo: dict[tuple[object, ...], tuple[tuple[Value, ...], Value]] = {}
+        self.originals: dict[Hashable, Original] = {}  # calls of layers that others may be like
+        self.declared: list[str] = []  # states, in the order of `param` and `state` as they ran
+        self.drawn = self.written = 0  # draws that were named, states that were updated
+        self.effects = 0  # whatever else bodies have done beside building nodes
 
     # -- types of floats --------------------------------------------------------------------------
 
@@ -201,11 +206,14 @@ class Interpreter:
         if isinstance(declaration, tuple(KINDS)):
             return Closure(declaration, module)  # type: ignore[arg-type]
         assert self.resolve_declaration is not None
-        return self.resolve_declaration(self, module, declaration, name)
+        value = self.resolve_declaration(self, module, declaration, name)
+        self.effects += not _is_plain(value)
+        return value
 
     def attribute(self, value: Value, name: str, span: Span) -> Value:
         known: list[str] = []
         if isinstance(value, Model | Part):
+            self.effects += 1
             found, known = selections.select(self, value, name, span)
             if found is not None:
                 return found
@@ -238,6 +246,13 @@ class Lazy:
 
     def __call__(self) -> Value:
         return self._make()
+
+
+def _is_plain(value: Value) -> bool:
+    """Whether a value is numbers and texts alone."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | str)
 
 
 def _instead(value: Value, name: str) -> str | None:

@@ -72,6 +72,7 @@ def scan(
             found=f"{line.length} turns",
             hint="leave `unroll` out: a loop takes any number of turns",
         )
+    site.interpreter.effects += 1
     carried = [site.tensor(v) for v in _items(start)]
     body = _Body(site, cell, line, carried)
     results = body.run(settings)

@@ -83,6 +83,7 @@ def declare(interpreter: Interpreter, st: s.Owned, scope: Scope, role: str) -> N
         _warn_of_ties(interpreter, st, name, type, initial, role)
         state = State(name, type, role, initial, interpreter.site or st.span)
     node = interpreter.registry.add(state)
+    interpreter.declared.append(name)
     scope.states[st.name] = name
     value = Tensor(interpreter.current.get(name, node), labels)
     if role in ("parameter", "average"):  # but a layer's own states stay as they are kept
@@ -173,6 +174,7 @@ def _at_the_start(interpreter: Interpreter, tensor: Tensor) -> Tensor:
             drawn[registry.inputs[state.name]] = state.init
     if not drawn:
         return tensor
+    interpreter.effects += 1
     (node,) = substitute([tensor.node], drawn)
     return Tensor(node, tensor.axes, tensor.classes)
 
@@ -225,6 +227,7 @@ def draw_name(interpreter: Interpreter, kind: str) -> str:
         base = interpreter.statement
     key = f"{base}.{kind}" if kind else base
     count = interpreter.draws[key] = interpreter.draws.get(key, 0) + 1
+    interpreter.drawn += 1
     return key if count == 1 else f"{key}_{count}"
 
 

@@ -113,6 +113,7 @@ def _update(interpreter: Interpreter, st: s.Update, scope: Scope) -> None:
         )
     locate(tensor.node, interpreter.site or st.span)
     interpreter.current[qualified] = interpreter.updates[qualified] = tensor.node
+    interpreter.written += 1
     holder.values[name] = Tensor(tensor.node, old.axes)
 
 
