@@ -91,8 +91,10 @@ Tiles of products, convolutions and attention whose factors are `f16`, `bf16` or
 by tensor cores (`mma.sync`): `f16` from compute capability 7.5 on, the others from 8.0 on. Where a
 GPU has none for a type, the same tiles are multiplied in `f32`, and TF32 rounds nothing there.
 Large tiles are 128 x 128 with eight warps, others 64 x 64 or 32 x 32 with four; in attention, each
-of four warps has 16 rows. They take between 5 and 20 KB of shared memory, and factors are fetched
-while those before them are multiplied. None of this has been timed.
+of four warps has 16 rows. They take between 5 and 20 KB of shared memory. Factors are fetched while
+those before them are multiplied: 16 bytes at a time where they lie so in memory; of a convolution,
+in the order of the kernel's places, so that neighbouring channels share what is worked out for a
+place. None of this has been timed.
 
 Attention, `softmax(q k^T) v` with whatever scales and masks the scores, is three kernels in a
 training step (`compiler/passes/attention.py`): one for the result, one for the gradient of queries,

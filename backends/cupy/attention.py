@@ -12,7 +12,7 @@ registers: the sums that a thread has are just what it has to have of a factor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from math import prod
@@ -21,7 +21,7 @@ from weft.backends.cupy import scalar
 from weft.backends.cupy.code import Launch, launch
 from weft.backends.cupy.emit import Emitter, Namer
 from weft.backends.cupy.points import index_type, spread
-from weft.backends.cupy.tiling import ENOUGH_TILES, Tiling, factors
+from weft.backends.cupy.tiling import ENOUGH_TILES, Tiling, factors, reading, run_of
 from weft.compiler.index import Index
 from weft.compiler.kernel import Attention, Fold, Hidden, Matrix, Outer, Stage
 from weft.compiler.passes.elements import wide
@@ -34,15 +34,15 @@ LARGE, SMALL = Tiling(64, 64, 16, 4, 4), Tiling(32, 32, 16, 2, 4)
 OF_16_BITS, OF_TF32 = Tiling(64, 64, 16, 8, 4, warps=4), Tiling(64, 32, 16, 4, 4, warps=4)
 
 
-def print_attention(attention: Attention) -> Launch:
-    return _Attention(attention).run()
+def print_attention(attention: Attention, aligned: frozenset[int]) -> Launch:
+    return _Attention(attention, aligned).run()
 
 
 class _Attention:
     """The lines of the function, in the order in which it works."""
 
-    def __init__(self, attention: Attention) -> None:
-        self.a = attention
+    def __init__(self, attention: Attention, aligned: frozenset[int]) -> None:
+        self.a, self.aligned = attention, aligned
         self.rows, self.columns = attention.rows.extent, attention.columns.extent
         self.dtype = wide(attention.outer[0].value.dtype)
         self.type = scalar.type_name(self.dtype)
@@ -134,15 +134,10 @@ class _Attention:
         pair = f"{index} row, {index} column"
         code.axes |= {self.a.rows: "row", self.a.columns: "column"}
         for i, inner in enumerate(self.a.inner):
-            left, right = self._element(inner.left), self._element(inner.right)
-            with code.block(f"const auto left{i} = [&](int m)", "};"):
-                self.line(f"return [=](int k) {{ return {left('m', 'k')}; }};")
-            with code.block(f"const auto right{i} = [&](int n)", "};"):
-                self.line(f"return [=](int k) {{ return {right('n', 'k')}; }};")
+            self._factors(f"left{i}", inner.left)
+            self._factors(f"right{i}", inner.right)
         for i, outer in enumerate(self.a.outer):
-            factor = self._element(outer.factor)
-            with code.block(f"const auto factor{i} = [&](int n)", "};"):
-                self.line(f"return [=](int k) {{ return {factor('k', 'n')}; }};")
+            self._factors(f"factor{i}", _turned(outer.factor))
         results = {i: f"product{i}" for i in range(len(self.a.inner))}
         products = "".join(f", {type} {name}" for name in results.values())
         softmax = self.a.softmax
@@ -158,8 +153,8 @@ class _Attention:
             for i, outer in enumerate(self.a.outer):
                 self.line(f"value{i} = {code.one(outer.value)};")
 
-    def _element(self, matrix: Matrix) -> Callable[[str, str], str]:
-        """A matrix's element, for a row and a column."""
+    def _factors(self, name: str, matrix: Matrix) -> None:
+        """The function of a row that gives functions of k, a column, as `tile::Tile` has them."""
         code, port = self.code, f"p{matrix.port}"
         parts = [
             f"{step} * {code.axes[axis]}"
@@ -169,9 +164,21 @@ class _Attention:
         kept = scalar.type_name(self.a.ports[matrix.port].dtype)
         start = code.let(f"{kept}* const", " + ".join([port, *parts]), "start")
         wide = "" if code.index_type == "int" else f"({code.index_type})"
-        return lambda row, column: (
-            f"{start}[{wide}{matrix.row} * {row} + {wide}{matrix.column} * {column}]"
-        )
+        place = f"{start} + ({wide}{matrix.row} * row + {wide}{matrix.column} * k)"
+        with (
+            code.block(f"const auto {name} = [&](int row)", "};"),
+            code.block("return [=](int k)", "};"),
+        ):
+            self.line(f"const {kept}* from = {place};")
+            step = f"{wide}{matrix.column} * i"
+            self.line(f"return [=](int i) -> const {kept}& {{ return from[{step}]; }};")
+
+    def _reading(self, matrix: Matrix, depth: int) -> str:
+        """How `depth` columns of each row of a matrix are read."""
+        run, near = run_of(self.factors), matrix.column == 1
+        packed = run > 1 and near and matrix.port in self.aligned
+        packed = packed and all(step % run == 0 for step in (depth, matrix.row, *matrix.batch))
+        return reading(near, run if packed else 1, packed)
 
     # -- what is done -----------------------------------------------------------------------------
 
@@ -212,10 +219,10 @@ class _Attention:
         line, type, a = self.line, self.type, self.a
         sizes = f"first_m, first_n, {self.rows}, {self.columns}"
         for i, inner in enumerate(a.inner):
-            along = f"{_word(inner.left.column == 1)}, {_word(inner.right.column != 1)}"
+            sides = (self._reading(m, inner.depth) for m in (inner.left, inner.right))
             line(f"Scores::Sums products{i};")
             line(f"Scores::clear(products{i});")
-            line(f"Scores::accumulate<{along}>(")
+            line(f"Scores::accumulate<{', '.join(sides)}>(")
             line(f"    products{i}, {sizes}, 0, {inner.depth}, left{i}, right{i}, memory);")
         given = "".join(f", products{i}[i][j]" for i in range(len(a.inner)))
         if a.softmax is not None:
@@ -234,7 +241,8 @@ class _Attention:
             into = "".join(f", {name}[i][j]" for name in names)
             line(f"if (inside) evaluate(row, column{given}{into});")
         for i, outer in enumerate(a.outer):
-            line(f"Sums{i}::follow<Scores, {_word(outer.factor.column == 1)}>(")
+            side = self._reading(_turned(outer.factor), self.columns)
+            line(f"Sums{i}::follow<Scores, {side}>(")
             sizes = f"{outer.axis.extent}, first_n, {self.columns}"
             line(f"    sums{i}, values{i}, {sizes}, factor{i}, memory, held);")
 
@@ -322,5 +330,6 @@ class _Attention:
             self.line(f"Sums{i}::put(sums{i}, {sizes}, finish{i}, memory);")
 
 
-def _word(truth: bool) -> str:
-    return str(truth).lower()
+def _turned(matrix: Matrix) -> Matrix:
+    """The transpose."""
+    return replace(matrix, row=matrix.column, column=matrix.row)

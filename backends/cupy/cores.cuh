@@ -7,10 +7,19 @@
 //     multiply            the products of what is shared, added to the sums
 //     hold, follow        the same, where the left factors are values that threads hold as sums
 //
-// Factors come from functions of a row or column, which give functions of k.
+// Factors come from functions of a row or column (a line), which give functions of k, and these
+// functions of i, which give the factor at k + i.
 #pragma once
 
 namespace tile {
+
+// How factors on one side are read: by neighbouring threads along k if ALONG, else along the other
+// axis. Of RUN neighbours along k, from a multiple of RUN on, what is worked out for the first holds
+// for all; if PACKED, they are neighbours in memory too, from a multiple of 16 bytes on.
+template <bool ALONG, int RUN = 1, bool PACKED = false> struct Reading {
+    static constexpr bool along = ALONG, packed = PACKED;
+    static constexpr int run = RUN;
+};
 
 // What products of such factors are added up in.
 template <class F> struct Summed { using type = F; };
@@ -45,9 +54,10 @@ template <class F, int ROWS, int COLUMNS, int DEPTH, int UP, int SIDE> struct Sc
         return (j / run_side * lanes + side) * run_side + j % run_side;
     }
 
-    // LINES rows or columns, from `first` to `lines`, of which neighbouring threads have neighbours
-    // along k if ALONG, else each has one line. They are shared column by column.
-    template <bool ALONG, int LINES, class Line, bool FOLLOWS = false> struct Side {
+    // LINES rows or columns, from `first` to `lines`. Each thread has one line, or a few neighbours
+    // along k of several. They are shared column by column.
+    template <class Reading, int LINES, class Line, bool FOLLOWS = false> struct Side {
+        static constexpr bool ALONG = Reading::along;
         static constexpr int each = LINES * DEPTH / threads, step = LINES + padding;
         static_assert(each * threads == LINES * DEPTH && threads % LINES == 0);
         const Line& line;
@@ -66,9 +76,9 @@ template <class F, int ROWS, int COLUMNS, int DEPTH, int UP, int SIDE> struct Sc
                 const int k = from + (ALONG ? number % DEPTH : number / LINES);
                 if constexpr (ALONG) {
                     const int n = first + number / DEPTH;
-                    next[e] = n < lines && k < to ? T(line(n)(k)) : T(0);
+                    next[e] = n < lines && k < to ? T(line(n)(k)(0)) : T(0);
                 } else {
-                    next[e] = own < lines && k < to ? T(at(k)) : T(0);
+                    next[e] = own < lines && k < to ? T(at(k)(0)) : T(0);
                 }
             }
         }
@@ -159,9 +169,15 @@ template <class F, int ROWS, int COLUMNS, int THREADS, int DOWN> struct Tensor {
 
     // As that of `Scalar`; lines are shared one after the other, each in words along k. Where it
     // FOLLOWS values, words are in the order in which `follow` has their columns.
-    template <bool ALONG, int LINES, class Line, bool FOLLOWS = false> struct Side {
-        static constexpr int each = LINES * words / THREADS, most = each < 4 ? each : 4;
+    template <class Reading, int LINES, class Line, bool FOLLOWS = false> struct Side {
+        static constexpr bool ALONG = Reading::along;
+        static constexpr int per_word = mma::per_word<F>, each = LINES * words / THREADS;
+        static constexpr int run = FOLLOWS && per_word == 1 ? 1 : Reading::run;
+        // Words that a thread reads together, and that it shares together.
+        static constexpr int most = run / per_word < each ? run / per_word : each;
+        static constexpr int read = most ? most : 1, written = ALONG ? read : each < 4 ? each : 4;
         static_assert(each * THREADS == LINES * words && THREADS % LINES == 0);
+        static_assert(each % read == 0 && each % written == 0 && words % read == 0);
         const Line& line;
         const int first, lines, to, own;
         const decltype(line(0)) at;
@@ -171,55 +187,78 @@ template <class F, int ROWS, int COLUMNS, int THREADS, int DOWN> struct Tensor {
             : line(line), first(first), lines(lines), to(to),
               own(first + (ALONG ? 0 : threadIdx.x % LINES)), at(line(own)) {}
 
-        // The words of a thread are those of one line, or of neighbours along k.
+        // The words of a thread are neighbours in one line, or some in each of several lines.
         static DEVICE int line_of(int e) {
-            return ALONG ? threadIdx.x / words + e * (THREADS / words) : threadIdx.x % LINES;
+            return ALONG ? (threadIdx.x + e / read * THREADS) / (words / read)
+                         : threadIdx.x % LINES;
         }
         static DEVICE int word_of(int e) {
-            return ALONG ? threadIdx.x % words : threadIdx.x / LINES * each + e;
+            return ALONG ? threadIdx.x % (words / read) * read + e % read
+                         : threadIdx.x / LINES * each + e;
         }
-
         static DEVICE int factor_of(int e) {
             const int word = word_of(e);
-            if constexpr (mma::per_word<F> == 2) return 2 * word;
+            if constexpr (per_word == 2) return 2 * word;
             else return FOLLOWS ? word / 8 * 8 + word % 4 * 2 + word / 4 % 2 : word;
         }
 
-        template <class At> DEVICE unsigned factor(const At& at, int n, int k) const {
-            return n < lines && k < to ? F(at(k)).bits : 0u;
+        template <class Factor> static DEVICE unsigned bits(const Factor& at, int i) {
+            return F(at(i)).bits;
         }
 
-        template <class At> DEVICE unsigned word(const At& at, int n, int k) const {
-            const unsigned low = factor(at, n, k);
-            if constexpr (mma::per_word<F> == 1) return low;
-            else return low | factor(at, n, k + 1) << 16;
+        // Words from number e on, of line n.
+        template <class At> DEVICE void fetch(const At& at, int n, int k, int e) {
+            if constexpr (run == 1) {
+                const bool inside = n < lines;
+                next[e] = inside && k < to ? bits(at(k), 0) : 0u;
+                if constexpr (per_word == 2) {
+                    next[e] |= (inside && k + 1 < to ? bits(at(k + 1), 0) : 0u) << 16;
+                }
+            } else {
+                const auto factors = at(k);
+                const bool inside = n < lines && k < to;
+                if constexpr (Reading::packed && per_word == 2) {
+                    Pack<unsigned, read> found = {};
+                    if (inside) found = load<read>(reinterpret_cast<const unsigned*>(&factors(0)));
+#pragma unroll
+                    for (int r = 0; r < read; r++) next[e + r] = found.at[r];
+                } else if constexpr (Reading::packed) {
+                    Pack<float, read> found = {};
+                    if (inside) found = load<read>(&factors(0));
+#pragma unroll
+                    for (int r = 0; r < read; r++) next[e + r] = F(found.at[r]).bits;
+                } else {
+#pragma unroll
+                    for (int r = 0; r < read; r++) {
+                        next[e + r] = inside ? bits(factors, per_word * r) : 0u;
+                        if constexpr (per_word == 2) {
+                            next[e + r] |= (inside ? bits(factors, 2 * r + 1) : 0u) << 16;
+                        }
+                    }
+                }
+            }
         }
 
         DEVICE void fetch(int from) {
 #pragma unroll
-            for (int e = 0; e < each; e++) {
+            for (int e = 0; e < each; e += read) {
                 const int k = from + factor_of(e);
                 if constexpr (ALONG) {
                     const int n = first + line_of(e);
-                    next[e] = word(line(n), n, k);
+                    fetch(line(n), n, k, e);
                 } else {
-                    next[e] = word(at, own, k);
+                    fetch(at, own, k, e);
                 }
             }
         }
 
         DEVICE void share(unsigned* memory) const {
 #pragma unroll
-            for (int e = 0; e < each; e += ALONG ? 1 : most) {
-                unsigned* const to = memory + line_of(e) * step + word_of(e);
-                if constexpr (ALONG) {
-                    *to = next[e];
-                } else {
-                    Pack<unsigned, most> run;
+            for (int e = 0; e < each; e += written) {
+                Pack<unsigned, written> run;
 #pragma unroll
-                    for (int r = 0; r < most; r++) run.at[r] = next[e + r];
-                    store(to, run);
-                }
+                for (int r = 0; r < written; r++) run.at[r] = next[e + r];
+                store(memory + line_of(e) * step + word_of(e), run);
             }
         }
     };

@@ -12,7 +12,7 @@ from math import prod
 from weft.backends.cupy.code import Call, Gemm, scratch
 from weft.backends.cupy.emit import Emitter, Namer
 from weft.backends.cupy.points import index_type, print_points, spread
-from weft.backends.cupy.tiling import Side, Sum, print_tiles
+from weft.backends.cupy.tiling import Side, Sum, factors, print_tiles, run_of
 from weft.compiler.index import Axis, along, flat
 from weft.compiler.kernel import Matrix, Port, Product, resolved
 from weft.compiler.passes.elements import wide
@@ -28,13 +28,13 @@ def print_product(product: Product, aligned: frozenset[int]) -> Sequence[Call]:
         found = _by_library(product, aligned)
         if found:
             return found
-    return print_tiles(_sum(product), "product")
+    return print_tiles(_sum(product, aligned), "product")
 
 
 # -- in tiles -------------------------------------------------------------------------------------
 
 
-def _sum(product: Product) -> Sum:
+def _sum(product: Product, aligned: frozenset[int]) -> Sum:
     *outer, rows, columns = product.epilogue.axes
     shape = tuple(a.extent for a in product.epilogue.axes)
     m, n, k = product.sizes
@@ -46,8 +46,8 @@ def _sum(product: Product) -> Sum:
         product.tf32,
         prod(product.batch),
         (m, n, prod(product.sums) * k),
-        Side((), _element(product, product.lhs, outer, type, "m", "k"), product.lhs.column == 1),
-        Side((), _element(product, product.rhs, outer, type, "k", "n"), product.rhs.column != 1),
+        _side(product, product.lhs, "m", type, aligned),
+        _side(product, product.rhs, "n", type, aligned),
         product.epilogue,
         [*at, (rows, "m"), (columns, "n")],
         flat([along(a) for a in product.epilogue.axes], contiguous(shape).strides),
@@ -55,25 +55,32 @@ def _sum(product: Product) -> Sum:
     )
 
 
-def _element(
-    product: Product, matrix: Matrix, outer: Sequence[Axis], type: str, row: str, column: str
-) -> list[str]:
-    """The lines of a function that gives a matrix's element; `k` numbers all that is summed."""
-    code = Emitter({}, Namer(), type, depth=0)
+def _side(product: Product, matrix: Matrix, name: str, type: str, aligned: frozenset[int]) -> Side:
+    """The elements of a matrix; `k` numbers all that is summed."""
+    code, outer = Emitter({}, Namer(), type, depth=0), product.epilogue.axes[:-2]
     spread(code, "matrix", outer)
-    batch = [code.axes[axis] for axis in outer]
-    names = {"m": "m", "n": "n", "k": "k"}
+    line, code.lines = code.lines, []
+    batch, inner = [code.axes[axis] for axis in outer], "k"
     summed: list[str] = []
     if product.sums:
-        *sums, inner = (Axis(size) for size in (*product.sums, product.sizes[2]))
-        spread(code, "k", (*sums, inner))
-        summed, names["k"] = [code.axes[axis] for axis in sums], code.axes[inner]
+        *sums, last = (Axis(size) for size in (*product.sums, product.sizes[2]))
+        spread(code, "k", (*sums, last))
+        summed, inner = [code.axes[axis] for axis in sums], code.axes[last]
     steps = zip((*matrix.batch, *matrix.sums), (*batch, *summed), strict=True)
     parts = [f"{step} * {name}" for step, name in steps if step]
+    across, along = matrix.row, matrix.column
+    if name == "n":
+        across, along = along, across
     wide = "" if type == "int" else f"({type})"
-    for step, name in ((matrix.row, names[row]), (matrix.column, names[column])):
-        parts.append(f"{wide}{step} * {name}" if step != 1 else f"{wide}{name}")
-    return [*code.lines, f"return p{matrix.port}[{' + '.join(parts)}];"]
+    for step, number in ((across, name), (along, inner)):
+        parts.append(f"{wide}{step} * {number}" if step != 1 else f"{wide}{number}")
+    start = code.let("auto*", f"p{matrix.port} + {' + '.join(parts)}", "from")
+    run = run_of(factors(product.ports[matrix.port].dtype, product.tf32))
+    others = (product.sizes[2], across, *matrix.batch, *matrix.sums)
+    packed = run > 1 and along == 1 and matrix.port in aligned
+    packed = packed and all(step % run == 0 for step in others)
+    factor = f"{start}[{wide}{along} * i]"
+    return Side(line, code.lines, factor, along == 1, run if packed else 1, packed)
 
 
 def _number(axes: Sequence[Axis], i: int) -> str:

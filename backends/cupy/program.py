@@ -183,7 +183,7 @@ def print_kernel(kernel: Kernel, aligned: frozenset[int]) -> Sequence[Call]:
         case Convolution():
             return print_convolution(kernel, aligned)
         case Attention():
-            return [print_attention(kernel)]
+            return [print_attention(kernel, aligned)]
         case Special():
             return print_special(kernel)
     raise AssertionError(kernel)

@@ -14,17 +14,16 @@ struct Tile : Chosen<mma::exist<F>>::template Core<F, ROWS, COLUMNS, DEPTH, UP, 
     using Sums = T[Core::up][Core::side];
     static constexpr int up = Core::up, side = Core::side, groups = ROWS / up, columns = COLUMNS;
 
-    // `finish(m, n, sum of left(m)(k) * right(n)(k) for k from `from` to `to`)` for each m and n of
-    // the tile at (first_m, first_n) that are below the sizes. Neighbouring threads read along k on
-    // the left if LEFT_ALONG, and along n on the right if RIGHT_ALONG.
-    template <bool LEFT_ALONG, bool RIGHT_ALONG, class Left, class Right, class Finish>
+    // `finish(m, n, sum)` for each m and n of the tile at (first_m, first_n) that are below the
+    // sizes, with the sum of left(m)(k)(0) * right(n)(k)(0) for k from `from` to `to`.
+    template <class ReadLeft, class ReadRight, class Left, class Right, class Finish>
     static DEVICE void product(
         int first_m, int first_n, int rows, int columns, int from, int to,
         const Left& left, const Right& right, const Finish& finish, Shared* memory
     ) {
         Sums sums;
         clear(sums);
-        accumulate<LEFT_ALONG, RIGHT_ALONG>(
+        accumulate<ReadLeft, ReadRight>(
             sums, first_m, first_n, rows, columns, from, to, left, right, memory);
         put(sums, first_m, first_n, rows, columns, finish, memory);
     }
@@ -47,14 +46,13 @@ struct Tile : Chosen<mma::exist<F>>::template Core<F, ROWS, COLUMNS, DEPTH, UP, 
     }
 
     // The products added to what each thread holds.
-    template <bool LEFT_ALONG, bool RIGHT_ALONG, class Left, class Right>
+    template <class ReadLeft, class ReadRight, class Left, class Right>
     static DEVICE void accumulate(
         Sums& sums, int first_m, int first_n, int rows, int columns, int from, int to,
         const Left& left, const Right& right, Shared* memory
     ) {
-        typename Core::template Side<LEFT_ALONG, ROWS, Left> lefts(left, first_m, rows, to);
-        typename Core::template Side<!RIGHT_ALONG, COLUMNS, Right> rights(
-            right, first_n, columns, to);
+        typename Core::template Side<ReadLeft, ROWS, Left> lefts(left, first_m, rows, to);
+        typename Core::template Side<ReadRight, COLUMNS, Right> rights(right, first_n, columns, to);
         for (int start = from - Core::depth; start < to; start += Core::depth) {
             if (start >= from) {
                 __syncthreads();
@@ -71,13 +69,12 @@ struct Tile : Chosen<mma::exist<F>>::template Core<F, ROWS, COLUMNS, DEPTH, UP, 
 
     // The same for values on the left that threads hold as sums of a tile `Values`, whose columns
     // are k from `from` on; on the right there are no more than `columns` and no k from `to` on.
-    template <class Values, bool RIGHT_ALONG, class Right>
+    template <class Values, class ReadRight, class Right>
     static DEVICE void follow(
         Sums& sums, const typename Values::Sums& values, int columns, int from, int to,
         const Right& right, Shared* memory, Shared* held
     ) {
-        typename Core::template Side<!RIGHT_ALONG, COLUMNS, Right, true> rights(
-            right, 0, columns, to);
+        typename Core::template Side<ReadRight, COLUMNS, Right, true> rights(right, 0, columns, to);
         Values::hold(values, held);
 #pragma unroll Core::unrolled
         for (int start = -Core::depth; start < Values::columns; start += Core::depth) {

@@ -21,6 +21,7 @@ from weft.compiler.types import DType
 
 ENOUGH_TILES = 128  # with fewer, smaller tiles or parts of the sum
 PART = 128  # factors that make a part of a sum worth while
+WHOLE = 8  # parts begin at multiples of what is read at once
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,22 @@ ON_TENSOR_CORES: Tilings = (
 
 @dataclass(frozen=True)
 class Side:
-    """The factors on one side: the lines of a C++ function of k, within one of a row or column.
+    """The factors on one side: what the lines of C++ functions within one another work out.
 
-    `line` is what is worked out for each row `m` or column `n`, `element` gives the factor at `k`;
-    both may use `matrix`. `along` says that neighbours along k are neighbours in memory, else those
-    along the other axis are.
+    `line` is for each row `m` or column `n`, `start` for each `k`, and `factor` gives that at
+    `k + i`; all may use `matrix`. `along`, `run` and `packed` are as in `tile::Reading`.
     """
 
     line: Sequence[str]
-    element: Sequence[str]
+    start: Sequence[str]
+    factor: str
     along: bool
+    run: int = 1
+    packed: bool = False
+
+    @property
+    def reading(self) -> str:
+        return reading(self.along, self.run, self.packed)
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,16 @@ class Sum:
     at: Sequence[tuple[Axis, str]]
     place: Index
     index_type: str
+
+
+def reading(along: bool, run: int, packed: bool) -> str:
+    """The C++ type that says how factors are read."""
+    return f"tile::Reading<{str(along).lower()}, {run}, {str(packed).lower()}>"
+
+
+def run_of(factors: str) -> int:
+    """How many factors tensor cores have in 16 bytes; others are read one by one."""
+    return {"f16": 8, "bf16": 8, "tf32": 4}.get(factors, 1)
 
 
 def factors(dtype: DType, tf32: bool) -> str:
@@ -139,14 +156,17 @@ def print_tiles(sum: Sum, stem: str) -> list[Launch]:
     body.line(f"const int number = blockIdx.x % {across * down};")
     body.line(f"const int first_m = number / {across} * {tiling.rows};")
     body.line(f"const int first_n = number % {across} * {tiling.columns};")
-    step = -(-k // parts)
+    step = -(-k // parts // WHOLE) * WHOLE
     body.line(f"const int from = blockIdx.y * {step};")
     body.line(f"const int to = from + {step} < {k} ? from + {step} : {k};")
     for word, line, factor in (("left", "m", sum.left), ("right", "n", sum.right)):
         with body.block(f"const auto {word} = [&](int {line})", "};"):
             body.say(factor.line)
-            with body.block(f"return [=](int k) -> {scalar.type_name(sum.dtype)}", "};"):
-                body.say(factor.element)
+            with body.block("return [=](int k)", "};"):
+                body.say(factor.start)
+                element = scalar.type_name(sum.dtype)
+                kind = f"const {element}&" if factor.packed else element
+                body.line(f"return [=](int i) -> {kind} {{ return {factor.factor}; }};")
     kept = scratch("parts", summed, parts * sum.count * m * n)
     with body.block(f"const auto finish = [&](int m, int n, {type} product)", "};"):
         if parts == 1:
@@ -157,8 +177,7 @@ def print_tiles(sum: Sum, stem: str) -> list[Launch]:
         else:
             place = f"((size_t)blockIdx.y * {sum.count} + matrix) * {m * n} + (size_t)m * {n} + n"
             body.line(f"p{len(sum.ports)}[{place}] = product;")
-    sides = f"{str(sum.left.along).lower()}, {str(not sum.right.along).lower()}"
-    body.line(f"Tile::product<{sides}>(")
+    body.line(f"Tile::product<{sum.left.reading}, {sum.right.reading}>(")
     body.line(f"    first_m, first_n, {m}, {n}, from, to, left, right, finish, memory);")
     grid = (sum.count * across * down, parts, 1)
     if parts == 1:

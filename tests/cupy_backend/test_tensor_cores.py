@@ -67,11 +67,20 @@ def convolution(x: tuple[int, ...], kernel: tuple[int, ...], **given: object) ->
     return Case(x, kernel, made)
 
 
-def product(x: tuple[int, ...], y: tuple[int, ...], contract: tuple[int, int]) -> Case:
+def product(
+    x: tuple[int, ...], y: tuple[int, ...], contract: tuple[int, int], begin: int = 0
+) -> Case:
+    """If `begin`, it is the first of the columns of both that are taken, 8 less than there are."""
     lead = tuple(range(len(x) - 2))
+
+    def part(node: Node) -> Node:
+        *others, last = node.type.shape
+        start, limit = (0,) * len(others) + (begin,), (*others, last - 8 + begin)
+        return make("slice", node, start=start, limit=limit, strides=(1,) * len(x))
 
     def made(x: Node, y: Node, factors: str | None) -> Node:
         pair = (contract[0],), (contract[1],)
+        x, y = (part(node) if begin else node for node in (x, y))
         return b.dot_general(x, y, pair, (lead, lead), factors=factors)
 
     return Case(x, y, made)
@@ -92,14 +101,22 @@ CASES = {
     ),
     "groups": convolution((2, 12, 8, 7), (18, 4, 3, 3), groups=3),
     "depthwise": convolution((2, 6, 7, 7), (6, 1, 3, 3), groups=6, padding=((1, 1), (1, 1))),
+    "channels in runs": convolution(
+        (2, 16, 9, 8), (24, 16, 3, 2), strides=(2, 1), padding=((1, 2), (1, 0))
+    ),
+    "channels in runs and parts": convolution((1, 48, 6, 6), (16, 48, 3, 3)),
+    "places in runs": convolution((1, 3, 8, 8), (5, 3, 4, 4), padding=((1, 1), (2, 2))),
     "single places": convolution((3, 33, 6, 5), (20, 33, 1, 1)),
     "sums in parts": convolution((1, 41, 6, 6), (8, 41, 3, 3)),
     "lines": convolution((2, 3, 40), (5, 3, 7), strides=(2,), padding=((3, 3),)),
     "a product": product((37, 50), (50, 70), (1, 0)),
     "a product of long rows": product((35, 129), (33, 129), (1, 1)),
+    "a product of rows in runs": product((35, 136), (33, 136), (1, 1)),
+    "a product of rows off their boundary": product((35, 144), (33, 144), (1, 1), begin=2),
     "a product of columns": product((65, 66), (65, 34), (0, 0)),
     "a product in parts": product((40, 517), (517, 20), (1, 0)),
     "products": product((3, 20, 30), (3, 30, 25), (2, 1)),
+    "products in runs": product((3, 20, 16), (3, 25, 16), (2, 2)),
 }  # fmt: skip
 LARGE = {
     "large tiles": convolution((2, 9, 10, 11), (90, 9, 3, 3), padding=((1, 1), (1, 1))),
@@ -107,7 +124,13 @@ LARGE = {
     "a product in large tiles": product((140, 75), (75, 130), (1, 0)),
 }
 
-COMPILED = ("groups", "products", "large tiles of groups", "a product in large tiles")
+COMPILED = (
+    "groups",
+    "channels in runs",
+    "products in runs",
+    "large tiles of groups",
+    "a product in large tiles",
+)
 
 VARIANTS = {
     "bf16": (BF16, False, 800),
@@ -231,6 +254,33 @@ def test_it_shows_in_kernels_and_code() -> None:
         ]
         assert len(sources) == 3
         assert all(f"using Tile = tile::Tile<{word}," in source for source in sources)
+
+
+READINGS = {
+    "channels in runs": ("true, {0}, false", "false, {0}, false"),
+    "tiles that are cut": ("true, 1, false", "false, 1, false"),
+    "places in runs": ("true, {0}, true", "false, 1, false"),
+    "a product": ("true, 1, false", "false, 1, false"),
+    "a product of rows in runs": ("true, {0}, true", "true, {0}, true"),
+    "a product of rows off their boundary": ("true, 1, false", "true, 1, false"),
+    "products in runs": ("true, {0}, true", "true, {0}, true"),
+}
+
+
+@pytest.mark.parametrize("name", READINGS)
+@pytest.mark.parametrize(("dtype", "tf32", "run"), [(BF16, False, 8), (F32, True, 4)])
+def test_what_is_read_at_once(name: str, dtype: DType, tf32: bool, run: int) -> None:
+    """16 bytes where memory allows that, and what is worked out for one of a run holds for all."""
+    graph = CASES[name].graph(dtype, tf32)
+    forward = graph.with_outputs({"out": graph.named_outputs["out"]})
+    planned = plan(forward, fuse(forward), BACKEND.abilities)
+    (source,) = (
+        source
+        for source in BACKEND.compile(planned).program.functions.values()
+        if "Tile::product" in source
+    )
+    left, right = (f"tile::Reading<{one.format(run)}>" for one in READINGS[name])
+    assert f"Tile::product<{left}, {right}>(" in source
 
 
 @compiles
