@@ -20,7 +20,7 @@ from weft.compiler.kernel import Fold, Nest, Stage
 from weft.compiler.passes.kernels import identity
 from weft.compiler.types import BOOL
 
-MAX_LANES = 64  # of columns that are folded together
+MAX_LANES = 128  # of partial results that are folded together: a piece of a row for each of them
 
 _JOIN = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
 
@@ -147,7 +147,7 @@ def columns(nest: Nest, context: Context) -> list[Stmt]:
     """Folds across rows: each lane of a vector holds the result of one row of the nest."""
     *outer, last = nest.rows
     lanes = min(lanes_of(nest.stages[0]), last.extent)
-    while lanes < MAX_LANES and lanes * 4 <= last.extent and len(nest.stages[0].folds) < 3:
+    while lanes * 2 * len(nest.stages[0].folds) <= MAX_LANES and lanes * 4 <= last.extent:
         lanes *= 2
     parallel = _pays(nest)
 
