@@ -36,6 +36,7 @@ class Layer:
     kernel: int = 3
     stride: int = 1
     padding: int = 1
+    groups: int = 1
     count: int = 1
     upwards: bool = False  # a transposed convolution
     first: bool = False  # reads the data, which have no gradient
@@ -46,7 +47,8 @@ class Layer:
         window = f"{self.kernel}x{self.kernel}"
         stride = f"/{self.stride}" if self.stride > 1 else ""
         shape = f"{self.inputs:>3}@{self.size:<2} {arrow} {self.outputs:<3}"
-        return f"{self.workload:7} {shape} {window}{stride}"
+        groups = f" in {self.groups}" if self.groups > 1 else ""
+        return f"{self.workload:7} {shape} {window}{stride}{groups}"
 
 
 LAYERS = (
@@ -87,6 +89,12 @@ LAYERS = (
     Layer("alexnet", 16, 3, 64, 64, kernel=11, stride=4, padding=2, first=True),
     Layer("alexnet", 16, 64, 7, 192, kernel=5, padding=2),
     Layer("alexnet", 16, 192, 3, 384),
+    Layer("mobile", 16, 32, 56, 32, groups=32),
+    Layer("mobile", 16, 64, 56, 64, stride=2, groups=64),
+    Layer("mobile", 16, 128, 28, 128, groups=128),
+    Layer("mobile", 16, 256, 14, 256, groups=256),
+    Layer("resnext", 16, 128, 28, 128, groups=32),
+    Layer("resnext", 16, 256, 14, 256, groups=32),
 )
 
 Call = Callable[[], object]
@@ -110,7 +118,7 @@ def rows(layer: Layer) -> Iterator[Row]:
 
     rng = np.random.default_rng(0)
     k, n = layer.kernel, layer.batch
-    window = (layer.outputs, layer.inputs, k, k)
+    window = (layer.outputs, layer.inputs // layer.groups, k, k)
     x = rng.normal(size=(n, layer.inputs, layer.size, layer.size)).astype(np.float32)
     w = (rng.normal(size=window) / k).astype(np.float32)
     graphs, shape = weft_graphs(layer, x.shape, w.shape)
@@ -119,7 +127,7 @@ def rows(layer: Layer) -> Iterator[Row]:
     kernel = w.transpose(1, 0, 2, 3).copy() if layer.upwards else w
     tensors = [torch.from_numpy(a) for a in (x, kernel, ct)]
     places = ct.shape if not layer.upwards else x.shape
-    flops = 2.0 * n * places[2] * places[3] * layer.outputs * layer.inputs * k * k
+    flops = 2.0 * n * places[2] * places[3] * layer.outputs * window[1] * k * k
     for direction, graph in graphs.items():
         if layer.first and direction == "to x":
             continue
@@ -147,7 +155,8 @@ def weft_graphs(layer: Layer, x_shape: tuple[int, ...], w_shape: tuple[int, ...]
         strides, padding, spread = (1, 1), ((reach, reach),) * 2, (stride, stride)
     else:
         strides, padding, spread = (stride, stride), ((layer.padding, layer.padding),) * 2, (1, 1)
-    y = b.conv(x, w, strides=strides, padding=padding, lhs_dilation=spread)
+    groups = layer.groups
+    y = b.conv(x, w, strides=strides, padding=padding, lhs_dilation=spread, groups=groups)
     ct = b.input_("ct", y.type)
     to_x, to_w = differentiate(b.reduce_sum(y * ct, range(4)), [x, w])
     graphs = {"forward": (y, (x, w)), "to x": (to_x, (w, ct)), "to w": (to_w, (x, ct))}
@@ -169,7 +178,7 @@ def torch_call(layer: Layer, direction: str, x: Any, w: Any, ct: Any) -> Call:
     stride, padding = [layer.stride] * 2, [layer.padding] * 2
     if layer.upwards:
         w = w.flip((2, 3)).contiguous()
-    common = (stride, padding, [1, 1], layer.upwards, [0, 0], 1)
+    common = (stride, padding, [1, 1], layer.upwards, [0, 0], layer.groups)
     if direction == "forward":
         return lambda: torch.ops.aten.convolution(x, w, None, *common)
     mask = [direction == "to x", direction == "to w", False]
