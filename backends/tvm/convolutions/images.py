@@ -5,6 +5,7 @@ from __future__ import annotations
 from tvm import tirx
 
 from weft.backends.tvm import tir
+from weft.backends.tvm.convolutions.gathering import Gathered
 from weft.backends.tvm.convolutions.places import Line
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.kernel import Convolution
@@ -62,6 +63,7 @@ class Images:
         if not self.copied:
             return []
         n, c, y, x = self.view.strides
+        across = Gathered(self.width, self.x.shift, 1, self.x.size, 1, x)
 
         def plane(image: Expr, channel: Expr) -> list[Stmt]:
             into = (image * tir.number(self.depth) + channel) * tir.number(self.area)
@@ -70,7 +72,8 @@ class Images:
             def row(r: Expr) -> list[Stmt]:
                 at = self.top + r
                 to = into + r * tir.number(self.width)
-                copy, zeros = self._line(to, start + at * tir.number(y), x)
+                origin = start + at * tir.number(y)
+                copy, zeros = across.copied(self.buffer, to, self.source, origin)
                 if self.y.is_inside:
                     return [copy]
                 inside = tirx.all(at >= tir.number(0), at < tir.number(self.y.size))
@@ -83,39 +86,5 @@ class Images:
                 images,
                 lambda g: [tir.loop(channels, lambda c: plane(g, c), name="channel")],
                 name="image",
-            )
-        ]
-
-    def _line(self, into: Expr, start: Expr, step: int) -> tuple[Stmt, Stmt]:
-        """The copy of a line with its padding, and a line of zeros."""
-        shift = self.x.shift
-        low = min(self.width, max(0, -shift))
-        high = max(low, min(self.width, self.x.size - shift))
-        zeros = tir.sequence(self._clear(into, 0, self.width))
-        if low == high:
-            return zeros, zeros
-
-        def element(j: Expr) -> list[Stmt]:
-            place = start + (tir.number(shift + low) + j) * tir.number(step)
-            value = tir.load(self.source, place)
-            return [tir.store(self.buffer, into + tir.number(low) + j, value)]
-
-        kind = "vectorized" if step == 1 and high - low > 1 else "serial"
-        copy = [
-            *self._clear(into, 0, low),
-            tir.loop(high - low, element, kind, "x"),
-            *self._clear(into, high, self.width),
-        ]
-        return tir.sequence(copy), zeros
-
-    def _clear(self, into: Expr, begin: int, end: int) -> list[Stmt]:
-        if begin >= end:
-            return []
-        zero = tirx.const(0.0, self.buffer.dtype)
-        return [
-            tir.loop(
-                end - begin,
-                lambda j: [tir.store(self.buffer, into + tir.number(begin) + j, zero)],
-                "vectorized" if end - begin > 1 else "serial",
             )
         ]

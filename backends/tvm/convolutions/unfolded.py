@@ -14,6 +14,7 @@ from tvm import tirx
 
 from weft.backends.tvm import tir
 from weft.backends.tvm.blocks import Operand, multiplied
+from weft.backends.tvm.convolutions.gathering import Gathered, element_at
 from weft.backends.tvm.convolutions.results import target
 from weft.backends.tvm.nests import PARALLEL_WORK, Context, points
 from weft.backends.tvm.products import with_result
@@ -179,25 +180,24 @@ class Unfolded:
             into = (
                 channel * tir.number(kh * kw) + v * tir.number(kw) + tir.number(u)
             ) * tir.number(size) + r * tir.number(self.width)
-            spread = conv.lhs_dilation[0]
             place = (
                 (row + r) * tir.number(conv.strides[0])
                 + v * tir.number(conv.rhs_dilation[0])
                 - tir.number(conv.padding[0][0])
             )
-            inside = tirx.all(
-                place >= tir.number(0), place < tir.number((in_height - 1) * spread + 1)
+            inside, element = element_at(place, in_height, conv.lhs_dilation[0])
+            across = Gathered(
+                count=self.width,
+                first=u * conv.rhs_dilation[1] - conv.padding[1][0],
+                stride=conv.strides[1],
+                size=in_width,
+                spread=conv.lhs_dilation[1],
+                step=x,
             )
-            source = place
-            if spread > 1:
-                inside = tirx.all(
-                    inside, tirx.truncmod(place, tir.number(spread)).equal(tir.number(0))
-                )
-                source = tirx.truncdiv(place, tir.number(spread))
-            start = base + channel * tir.number(c) + source * tir.number(y)
-            copy, zero = self._line(out, into, start, x, u, in_width)
-            whole = conv.padding[0] == (0, 0) and spread == 1
-            return [copy] if whole else [tir.either(inside, copy, zero)]
+            start = base + channel * tir.number(c) + element * tir.number(y)
+            copy, zeros = across.copied(out, into, self.buffers[conv.x.port], start)
+            whole = conv.padding[0] == (0, 0) and conv.lhs_dilation[0] == 1
+            return [copy] if whole else [tir.either(inside, copy, zeros)]
 
         def place(channel: Expr) -> list[Stmt]:
             def vertical(v: Expr) -> list[Stmt]:
@@ -209,57 +209,6 @@ class Unfolded:
             return [tir.loop(kh, vertical, name="v")]
 
         return tir.loop(self.channels, place, name="channel")
-
-    def _line(
-        self, out: Buffer, into: Expr, start: Expr, step: int, u: int, in_width: int
-    ) -> tuple[Stmt, Stmt]:
-        """The copy of one line, and the line of zeros where it is outside."""
-        conv = self.conv
-        stride, spread = conv.strides[1], conv.lhs_dilation[1]
-        shift = u * conv.rhs_dilation[1] - conv.padding[1][0]
-        source = self.buffers[conv.x.port]
-        zero = tirx.const(0.0, tir.stored(self.dtype))
-        inside = [
-            j
-            for j in range(self.width)
-            if 0 <= j * stride + shift <= (in_width - 1) * spread
-            and (j * stride + shift) % spread == 0
-        ]
-
-        def clear(begin: int, end: int) -> list[Stmt]:
-            if begin >= end:
-                return []
-            return [
-                tir.loop(
-                    end - begin,
-                    lambda j: [tir.store(out, into + tir.number(begin) + j, zero)],
-                    "vectorized" if end - begin > 1 else "serial",
-                )
-            ]
-
-        zeros = tir.sequence(clear(0, self.width))
-        if not inside:
-            return zeros, zeros
-        first, last, gap = inside[0], inside[-1], inside[1] - inside[0] if len(inside) > 1 else 1
-        begin = (first * stride + shift) // spread
-        jump = gap * stride // spread if len(inside) > 1 else 1
-        made = clear(0, self.width) if gap > 1 else [*clear(0, first), *clear(last + 1, self.width)]
-        dense = gap == 1 and jump * step == 1
-
-        def element(j: Expr) -> list[Stmt]:
-            place = start + tir.number(begin * step) + j * tir.number(jump * step)
-            return [
-                tir.store(
-                    out, into + tir.number(first) + j * tir.number(gap), tir.load(source, place)
-                )
-            ]
-
-        made.append(
-            tir.loop(
-                len(inside), element, "vectorized" if dense and len(inside) > 1 else "serial", "j"
-            )
-        )
-        return tir.sequence(made), zeros
 
 
 def copied(out: Buffer, source: Buffer, shape: tuple[int, ...], strides: tuple[int, ...]) -> Stmt:

@@ -12,6 +12,7 @@ from tvm import tirx
 
 from weft.backends.tvm import tir
 from weft.backends.tvm.blocks import Operand, multiplied
+from weft.backends.tvm.convolutions.gathering import Gathered, element_at
 from weft.backends.tvm.convolutions.unfolded import UNFOLDED, Unfolded, copied
 from weft.backends.tvm.nests import PARALLEL_WORK, Context, points
 from weft.backends.tvm.products import with_result
@@ -134,19 +135,17 @@ class UnfoldedSums(Unfolded):
         _, _, y, x = conv.x.strides
         _, _, in_height, in_width = conv.x.shape
         source = self.buffers[conv.x.port]
-        zero = tirx.const(0.0, tir.stored(self.dtype))
-        spread_y, spread_x = conv.lhs_dilation
 
         def position(p_y: Expr, p_x: int) -> list[Stmt]:
             row = first + p_y * tir.number(self.width) + tir.number(p_x)
-            shift = p_x * conv.strides[1] - conv.padding[1][0]
-            step = conv.rhs_dilation[1]
-            inside = [
-                j
-                for j in range(kw)
-                if 0 <= j * step + shift <= (in_width - 1) * spread_x
-                and (j * step + shift) % spread_x == 0
-            ]
+            across = Gathered(
+                count=kw,
+                first=p_x * conv.strides[1] - conv.padding[1][0],
+                stride=conv.rhs_dilation[1],
+                size=in_width,
+                spread=conv.lhs_dilation[1],
+                step=x,
+            )
 
             def line(v: Expr) -> list[Stmt]:
                 into = row * tir.number(kh * kw) + v * tir.number(kw)
@@ -155,40 +154,9 @@ class UnfoldedSums(Unfolded):
                     + v * tir.number(conv.rhs_dilation[0])
                     - tir.number(conv.padding[0][0])
                 )
-                test = tirx.all(
-                    place >= tir.number(0), place < tir.number((in_height - 1) * spread_y + 1)
-                )
-                lined = place
-                if spread_y > 1:
-                    test = tirx.all(
-                        test, tirx.truncmod(place, tir.number(spread_y)).equal(tir.number(0))
-                    )
-                    lined = tirx.truncdiv(place, tir.number(spread_y))
-                start = base + lined * tir.number(y)
-                zeros = tir.loop(
-                    kw,
-                    lambda j: [tir.store(out, into + j, zero)],
-                    "vectorized" if kw > 1 else "serial",
-                )
-                if not inside:
-                    return [zeros]
-                gap = inside[1] - inside[0] if len(inside) > 1 else 1
-                begin = (inside[0] * step + shift) // spread_x
-                jump = gap * step // spread_x if len(inside) > 1 else 1
-                copied: list[Stmt] = []
-                if len(inside) < kw:
-                    copied.append(zeros)
-
-                def element(j: Expr) -> list[Stmt]:
-                    at = start + tir.number(begin * x) + j * tir.number(jump * x)
-                    to = into + tir.number(inside[0]) + j * tir.number(gap)
-                    return [tir.store(out, to, tir.load(source, at))]
-
-                dense = gap == 1 and jump * x == 1 and len(inside) > 1
-                copied.append(
-                    tir.loop(len(inside), element, "vectorized" if dense else "serial", "j")
-                )
-                return [tir.either(test, tir.sequence(copied), zeros)]
+                inside, element = element_at(place, in_height, conv.lhs_dilation[0])
+                start = base + element * tir.number(y)
+                return [tir.either(inside, *across.copied(out, into, source, start))]
 
             return [tir.loop(kh, line, name="v")]
 
