@@ -109,6 +109,35 @@ CASES = {
         "Unfolded", (2, 16, 7, 6), (2, 16, 3, 3), padding=((1, 2), (1, 2)), spread=(2, 2)
     ),
     "grouped": Case("Unfolded", (2, 32, 9, 8), (32, 16, 3, 3), groups=2),
+    "depthwise": Case("Depthwise", (2, 18, 12, 28), (18, 1, 3, 3), groups=18),
+    "depthwise, narrow": Case("Depthwise", (3, 8, 7, 7), (8, 1, 3, 3), groups=8),
+    "depthwise, stride": Case("Depthwise", (2, 8, 15, 37), (8, 1, 3, 3), (2, 2), groups=8),
+    "depthwise, spread": Case(
+        "Depthwise", (2, 8, 7, 12), (8, 1, 3, 3), padding=((1, 2), (1, 2)), spread=(2, 2), groups=8
+    ),
+    "depthwise, gaps": Case(
+        "Depthwise", (2, 6, 14, 23), (6, 1, 4, 3), (3, 2), ((2, 2), (5, -1)), gaps=(2, 3), groups=6
+    ),
+    "depthwise, several outputs": Case(
+        "Depthwise", (2, 6, 9, 20), (18, 1, 5, 5), padding=((2, 2), (2, 2)), groups=6
+    ),
+    "depthwise, float64": Case("Depthwise", (2, 6, 9, 20), (6, 1, 3, 3), groups=6, dtype=F64),
+    "grouped gradient": Case("GroupedSums", (1, 15, 12, 28), (5, 3, 12, 28), groups=5),
+    "grouped gradient, stride": Case(
+        "GroupedSums", (1, 15, 15, 37), (5, 3, 8, 19), groups=5, gaps=(2, 2)
+    ),
+    "grouped gradient, transposed": Case(
+        "GroupedSums", (1, 15, 6, 5), (5, 3, 12, 10), groups=5, spread=(2, 2)
+    ),
+    "grouped gradient, several channels": Case(
+        "GroupedSums", (4, 12, 7, 9), (16, 3, 7, 9), padding=((3, 3), (3, 3)), groups=4
+    ),
+    "grouped gradient, everything": Case(
+        "GroupedSums", (2, 8, 9, 12), (4, 4, 7, 9), (1, 2), ((2, 1), (4, 5)), (2, 1), (1, 2), 2
+    ),
+    "grouped gradient, float64": Case(
+        "GroupedSums", (1, 15, 12, 28), (5, 3, 12, 28), groups=5, dtype=F64
+    ),
     "window of the image": Case("Sums", (6, 9, 8, 8), (16, 9, 8, 8)),
     "kernel's gradient": Case("Sums", (12, 8, 16, 17), (16, 8, 16, 17)),
     "kernel's gradient, groups": Case("Sums", (70, 5, 13, 12), (96, 5, 13, 12)),
