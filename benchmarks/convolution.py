@@ -95,6 +95,8 @@ LAYERS = (
     Layer("mobile", 16, 256, 14, 256, groups=256),
     Layer("resnext", 16, 128, 28, 128, groups=32),
     Layer("resnext", 16, 256, 14, 256, groups=32),
+    Layer("resnext", 16, 512, 14, 512, groups=32),
+    Layer("resnext", 16, 512, 7, 512, groups=64),
 )
 
 Call = Callable[[], object]

@@ -121,6 +121,7 @@ CASES = {
     "depthwise, several outputs": Case(
         "Depthwise", (2, 6, 9, 20), (18, 1, 5, 5), padding=((2, 2), (2, 2)), groups=6
     ),
+    "small groups": Case("Depthwise", (2, 12, 9, 20), (18, 4, 3, 3), groups=3),
     "depthwise, float64": Case("Depthwise", (2, 6, 9, 20), (6, 1, 3, 3), groups=6, dtype=F64),
     "grouped gradient": Case("GroupedSums", (1, 15, 12, 28), (5, 3, 12, 28), groups=5),
     "grouped gradient, stride": Case(

@@ -1,16 +1,20 @@
-"""Lines of images as windows meet them: every few elements of one that is spread out, with padding.
+"""Lines and planes of images as windows meet them: spread out, padded, every few of the elements.
 
 Places are counted along the image as it is with zeros between its elements, `spread` apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
 
-from weft.backends.tvm import tir
+from weft.backends.tvm import tir, vectors
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
+from weft.compiler.kernel import Convolution
+
+PAIRS = 8  # of elements that are parted or joined at once
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,19 @@ class Gathered:
         jump = gap * self.stride // self.spread * self.step
         origin = start + tir.number(places[begin] // self.spread * self.step)
 
+        to = into + tir.number(begin)
+        pairs: list[Stmt] = []
+        by_pairs = 0
+        if (gap, jump) in ((1, 2), (2, 1)):
+            by_pairs = (len(inside) - 1) // PAIRS * PAIRS  # the last one has no neighbour to read
+            moved = _joined if gap > 1 else _parted
+            block = moved(out, to, source, origin)
+            pairs = [tir.loop(by_pairs // PAIRS, block, name="pairs")] if by_pairs else []
+
         def element(j: Expr) -> list[Stmt]:
-            value = tir.load(source, origin + j * tir.number(jump))
-            return [tir.store(out, into + tir.number(begin) + j * tir.number(gap), value)]
+            number = j + tir.number(by_pairs)
+            value = tir.load(source, origin + number * tir.number(jump))
+            return [tir.store(out, to + number * tir.number(gap), value)]
 
         if gap > 1:
             around = [zeros]
@@ -55,8 +69,34 @@ class Gathered:
                 *cleared(out, into + tir.number(end), self.count - end),
             ]
         dense = gap == 1 and jump == 1 and len(inside) > 1
-        copy = tir.loop(len(inside), element, "vectorized" if dense else "serial", "j")
-        return tir.sequence([*around, copy]), zeros
+        kind = "vectorized" if dense else "serial"
+        copy = tir.loop(len(inside) - by_pairs, element, kind, "j")
+        return tir.sequence([*around, *pairs, copy]), zeros
+
+
+def _parted(out: Buffer, to: Expr, source: Buffer, start: Expr) -> Callable[[Expr], Stmt]:
+    """Every other element, as neighbours."""
+
+    def block(number: Expr) -> Stmt:
+        at = start + number * tir.number(2 * PAIRS)
+        values = [vectors.load(source, at + tir.number(n), PAIRS) for n in (0, PAIRS)]
+        value = tirx.Shuffle(values, [tir.number(2 * n) for n in range(PAIRS)])
+        return vectors.store(out, to + number * tir.number(PAIRS), value, PAIRS)
+
+    return block
+
+
+def _joined(out: Buffer, to: Expr, source: Buffer, start: Expr) -> Callable[[Expr], Stmt]:
+    """Neighbours, as every other element; zeros between them."""
+
+    def block(number: Expr) -> Stmt:
+        value = vectors.load(source, start + number * tir.number(PAIRS), PAIRS)
+        zeros = vectors.spread(tirx.const(0.0, out.dtype), PAIRS)
+        order = [tir.number(n // 2 + n % 2 * PAIRS) for n in range(2 * PAIRS)]
+        value = tirx.Shuffle([value, zeros], order)
+        return vectors.store(out, to + number * tir.number(2 * PAIRS), value, 2 * PAIRS)
+
+    return block
 
 
 def cleared(out: Buffer, into: Expr, count: int) -> list[Stmt]:
@@ -74,3 +114,67 @@ def element_at(place: Expr, size: int, spread: int) -> tuple[Expr, Expr]:
     steps = tir.number(spread)
     fits = tirx.truncmod(place, steps).equal(tir.number(0))
     return tirx.all(inside, fits), tirx.truncdiv(place, steps)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A copy of one channel of an image, with padding, in phases: every few rows and columns of it.
+
+    `steps` is how far rows and columns of a phase are apart in the image; in the copy they are
+    neighbours. From any row and column up to `reach` on, so many `neighbours` are there.
+    """
+
+    conv: Convolution
+    steps: tuple[int, int]
+    neighbours: tuple[int, int]
+    reach: tuple[int, int]
+
+    @property
+    def rows(self) -> int:
+        """Of a phase."""
+        return self.neighbours[0] + self.reach[0] // self.steps[0]
+
+    @property
+    def line(self) -> int:
+        """Elements of a row of a phase, and from one row to the next."""
+        return self.neighbours[1] + self.reach[1] // self.steps[1]
+
+    @property
+    def size(self) -> int:
+        """Elements of all phases."""
+        return self.steps[0] * self.steps[1] * self.rows * self.line
+
+    def place(self, row: int, column: int) -> int:
+        """Where an element of the padded image lies."""
+        (down, first), (across, left) = divmod(row, self.steps[0]), divmod(column, self.steps[1])
+        return ((first * self.steps[1] + left) * self.rows + down) * self.line + across
+
+    def filled(
+        self, out: Buffer, into: Expr, source: Buffer, image: Expr, channel: Expr
+    ) -> list[Stmt]:
+        """The copy."""
+        conv = self.conv
+        n, c, y, x = conv.x.strides
+        start = image * tir.number(n) + channel * tir.number(c)
+
+        def phase(first: int, left: int) -> Stmt:
+            columns = Gathered(
+                count=self.line,
+                first=left - conv.padding[1][0],
+                stride=self.steps[1],
+                size=conv.x.shape[3],
+                spread=conv.lhs_dilation[1],
+                step=x,
+            )
+
+            def row(number: Expr) -> list[Stmt]:
+                place = number * tir.number(self.steps[0])
+                place = place + tir.number(first - conv.padding[0][0])
+                inside, element = element_at(place, conv.x.shape[2], conv.lhs_dilation[0])
+                to = into + tir.number(self.place(first, left)) + number * tir.number(self.line)
+                origin = start + element * tir.number(y)
+                return [tir.either(inside, *columns.copied(out, to, source, origin))]
+
+            return tir.loop(self.rows, row, name="row")
+
+        return [phase(y, x) for y in range(self.steps[0]) for x in range(self.steps[1])]

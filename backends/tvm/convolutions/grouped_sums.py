@@ -1,13 +1,17 @@
 """Sums over large windows in groups, such as the gradient of a depthwise kernel: see `sums`.
 
     for each group
-      for each of its channels, and each image
-        copy its plane                     with padding; columns in the order that gaps take them
-        for each output of the group
-          sums[result, lanes] += plane[result + place, lanes] * window[place, lanes]
+      for each of its channels
+        copy the windows of its outputs    their rows as far apart as those of the plane
+        for each image
+          copy its plane                   with padding, and in the order that gaps take it
+          for each few outputs
+            sums[output, result, lanes] += plane[result + place, lanes] * window[place, lanes]
     add the lanes up, and the epilogue
 
-The lanes are neighbours in a row of the window; what is left of a row goes to shorter vectors.
+Windows and planes are run through from end to end, whatever row they are in, so that vectors are
+full however short the rows are. Between its rows a window has zeros: a number of the plane that is
+no number, or infinite, makes NaN of results that do not read it.
 """
 
 from __future__ import annotations
@@ -17,8 +21,10 @@ from math import prod
 from tvm import tirx
 
 from weft.backends.tvm import tir, vectors
-from weft.backends.tvm.convolutions.depthwise import Plane
+from weft.backends.tvm.convolutions.gathering import Gathered, Plane
+from weft.backends.tvm.convolutions.places import even_part
 from weft.backends.tvm.convolutions.results import Results, Tile
+from weft.backends.tvm.lines import fused
 from weft.backends.tvm.nests import PARALLEL_WORK
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.kernel import Convolution
@@ -36,22 +42,13 @@ class GroupedSums:
         self.channels = conv.kernel.shape[1]
         self.window = conv.kernel.shape[2:]
         self.results = self.height * self.width
-        reach = (self.width - 1) * conv.strides[1]
-        self.plane = Plane(conv, conv.rhs_dilation[1], self.window[1], reach)
-        self.runs = self._runs()
-        self.row = sum(lanes for _, _, lanes in self.runs)  # partial sums of a result
-
-    def _runs(self) -> list[tuple[int, int, int]]:
-        """A row of the window as vectors: the first column, how many vectors, and their lanes."""
-        found, first = [], 0
-        lanes = vectors.lanes_for(self.dtype) if self.conv.kernel.strides[3] == 1 else 1
-        while first < self.window[1]:
-            count = (self.window[1] - first) // lanes
-            if count:
-                found.append((first, count, lanes))
-            first += count * lanes
-            lanes //= 2
-        return found
+        reach = (self.height - 1) * conv.strides[0], (self.width - 1) * conv.strides[1]
+        neighbours = self.window[0], self.window[1]
+        self.plane = Plane(conv, conv.rhs_dilation, neighbours, reach)
+        extent = (self.window[0] - 1) * self.plane.line + self.window[1]
+        self.lanes = vectors.lanes_for(self.dtype, extent)
+        self.vectors = -(-extent // self.lanes)  # of a window
+        self.together = even_part(self.outputs, max(1, vectors.registers() // self.results))
 
     def statements(self) -> list[Stmt]:
         flops = 2 * prod(self.conv.shape) * self.channels * prod(self.window)
@@ -61,124 +58,156 @@ class GroupedSums:
     def _group(self, group: Expr) -> list[Stmt]:
         """All results of a group."""
         first = group * tir.number(self.outputs)
-        count = self.images * self.outputs * self.results
-        sums, make_sums = tir.local("sums", self.name, count * self.row, "global")
-        plane, make_plane = tir.local("plane", self.name, self.plane.size, "global")
+        vector = self.vectors * self.lanes
+        row = self.results * self.lanes  # partial sums of an image and an output
+        sizes = {
+            "sums": self.images * self.outputs * row,
+            "windows": self.outputs * vector,
+            "plane": self.plane.size + self.lanes,  # what the last vector reads behind it
+        }
+        made = {name: tir.local(name, self.name, n, "global") for name, n in sizes.items()}
+        sums, windows, plane = (buffer for buffer, _ in made.values())
         zero = tirx.const(0.0, self.name)
-        clear = tir.loop(count * self.row, lambda i: [tir.store(sums, i, zero)], name="clear")
+        begin = [make for _, make in made.values()] + [
+            tir.loop(sizes[name], lambda i, b=buffer: [tir.store(b, i, zero)], name="clear")  # type: ignore[misc]
+            for name, (buffer, _) in made.items()
+        ]
 
         def channel(number: Expr) -> list[Stmt]:
+            at = group * tir.number(self.channels) + number
+
             def image(i: Expr) -> list[Stmt]:
+                def some(number: Expr) -> list[Stmt]:
+                    output = number * tir.number(self.together)
+                    to = (i * tir.number(self.outputs) + output) * tir.number(row)
+                    return self._some(plane, (windows, output * tir.number(vector)), (sums, to))
+
+                count = self.outputs // self.together
                 source = self.buffers[self.conv.x.port]
-                at = group * tir.number(self.channels) + number
-
-                def output(o: Expr) -> list[Stmt]:
-                    to = (i * tir.number(self.outputs) + o) * tir.number(self.results * self.row)
-                    return self._output(plane, (first + o, number), (sums, to))
-
                 return [
-                    self.plane.filled(plane, source, i, at),
-                    tir.loop(self.outputs, output, name="output"),
+                    *self.plane.filled(plane, tir.number(0), source, i, at),
+                    tir.loop(count, some, name="outputs"),
                 ]
-
-            return [tir.loop(self.images, image, name="image")]
-
-        channels = tir.loop(self.channels, channel, name="channel")
-
-        def finished(i: Expr) -> list[Stmt]:
-            whole = (tir.number(0), self.height, self.height)
-            tile = Tile((i, 1, 1), (first, self.outputs), whole)
-            results = Results(self.conv, self.buffers, tile, self.dtype)
 
             def output(o: Expr) -> list[Stmt]:
-                begin = (i * tir.number(self.outputs) + o) * tir.number(self.results)
-                to = results.place(tir.number(0), o)
-                return [
-                    tir.loop(
-                        self.results,
-                        lambda r: self._added(sums, begin + r, results.buffer, to + r),
-                        name="result",
-                    )
-                ]
+                return [self._window(windows, o * tir.number(vector), first + o, number)]
 
-            outputs = tir.loop(self.outputs, output, name="output")
-            return [*results.makes, outputs, *results.epilogue(tir.number(0))]
+            return [
+                tir.loop(self.outputs, output, name="output"),
+                tir.loop(self.images, image, name="image"),
+            ]
 
-        images = tir.loop(self.images, finished, name="image")
-        return [make_sums, make_plane, clear, channels, images]
+        channels = tir.loop(self.channels, channel, name="channel")
+        images = tir.loop(self.images, lambda i: self._finish(sums, i, first), name="image")
+        return [*begin, channels, images]
 
-    def _output(
-        self, plane: Buffer, window: tuple[Expr, Expr], sums: tuple[Buffer, Expr]
+    def _window(self, out: Buffer, into: Expr, output: Expr, channel: Expr) -> Stmt:
+        """The copy of a window."""
+        o, c, y, x = self.conv.kernel.strides
+        source = self.buffers[self.conv.kernel.port]
+        start = output * tir.number(o) + channel * tir.number(c)
+        columns = Gathered(self.window[1], 0, 1, self.window[1], 1, x)
+
+        def row(i: Expr) -> list[Stmt]:
+            to = into + i * tir.number(self.plane.line)
+            return [columns.copied(out, to, source, start + i * tir.number(y))[0]]
+
+        return tir.loop(self.window[0], row, name="row")
+
+    def _some(
+        self, plane: Buffer, windows: tuple[Buffer, Expr], sums: tuple[Buffer, Expr]
     ) -> list[Stmt]:
-        """A plane's part of an output's sums, as many results at a time as registers hold."""
-        limit = vectors.registers()
+        """A plane's part of some outputs' sums, as many results at a time as registers hold."""
+        limit = vectors.registers() // self.together
         columns = min(self.width, limit)
         rows = max(1, limit // columns)
-        found, before = [], 0
-        for run in self.runs:
-            for v in range(0, self.height, rows):
-                for u in range(0, self.width, columns):
-                    results = [
-                        (p, q)
-                        for p in range(v, min(v + rows, self.height))
-                        for q in range(u, min(u + columns, self.width))
-                    ]
-                    found += self._block(plane, window, sums, results, run, before)
-            before += run[2]
-        return found
+        return [
+            part
+            for v in range(0, self.height, rows)
+            for u in range(0, self.width, columns)
+            for part in self._block(
+                plane,
+                windows,
+                sums,
+                [
+                    (p, q)
+                    for p in range(v, min(v + rows, self.height))
+                    for q in range(u, min(u + columns, self.width))
+                ],
+            )
+        ]
 
     def _block(
         self,
         plane: Buffer,
-        window: tuple[Expr, Expr],
+        windows: tuple[Buffer, Expr],
         sums: tuple[Buffer, Expr],
         results: list[tuple[int, int]],
-        run: tuple[int, int, int],
-        before: int,
     ) -> list[Stmt]:
-        """Some results' sums over the columns of a run."""
-        conv = self.conv
-        first, count, lanes = run
+        lanes, strides = self.lanes, self.conv.strides
         registers = vectors.Registers(self.name, lanes)
-        held = [registers.new() for _ in results]
+        factors = [registers.new() for _ in range(self.together)]
+        value = registers.new()
+        held = [[registers.new() for _ in results] for _ in factors]
         memory = [
-            sums[1] + tir.number((p * self.width + q) * self.row + before) for p, q in results
+            (
+                sums[1] + tir.number((n * self.results + p * self.width + q) * lanes),
+                held[n][number],
+            )
+            for n in range(self.together)
+            for number, (p, q) in enumerate(results)
         ]
-        pairs = list(zip(held, memory, strict=True))
-        begin = [sum_.set(vectors.load(sums[0], at, lanes)) for sum_, at in pairs]
-        end = [vectors.store(sums[0], at, sum_.value, lanes) for sum_, at in pairs]
-        o, c, y, x = conv.kernel.strides
-        start = window[0] * tir.number(o) + window[1] * tir.number(c) + tir.number(first * x)
-        factor = registers.new()
+        begin = [sum_.set(vectors.load(sums[0], at, lanes)) for at, sum_ in memory]
+        end = [vectors.store(sums[0], at, sum_.value, lanes) for at, sum_ in memory]
 
-        def row(i: Expr) -> list[Stmt]:
-            def vector(j: Expr) -> list[Stmt]:
-                column = j * tir.number(lanes)
-                at = start + i * tir.number(y) + column * tir.number(x)
-                made = [factor.set(vectors.load(self.buffers[conv.kernel.port], at, lanes))]
-                for (p, q), sum_ in zip(results, held, strict=True):
-                    line = i * tir.number(conv.rhs_dilation[0]) + tir.number(p * conv.strides[0])
-                    place = self.plane.place(line, q * conv.strides[1]) + column
-                    value = vectors.load(plane, place + tir.number(first), lanes)
-                    made.append(sum_.add_product(factor.value, value))
-                return made
+        def vector(number: Expr) -> list[Stmt]:
+            at = number * tir.number(lanes)
+            made = []
+            for n, factor in enumerate(factors):
+                place = windows[1] + tir.number(n * self.vectors * lanes) + at
+                made.append(factor.set(vectors.load(windows[0], place, lanes)))
+            for number, (p, q) in enumerate(results):
+                place = tir.number(self.plane.place(p * strides[0], q * strides[1])) + at
+                made.append(value.set(vectors.load(plane, place, lanes)))
+                made += [
+                    line[number].add_product(factor.value, value.value)
+                    for line, factor in zip(held, factors, strict=True)
+                ]
+            return made
 
-            return [tir.loop(count, vector, name="vector")]
+        return [*registers.made, *begin, tir.loop(self.vectors, vector, name="vector"), *end]
 
-        return [*registers.made, *begin, tir.loop(self.window[0], row, name="row"), *end]
+    def _finish(self, sums: Buffer, image: Expr, first: Expr) -> list[Stmt]:
+        """An image's partial sums added up in order, and the epilogue."""
+        whole = (tir.number(0), self.height, self.height)
+        tile = Tile((image, 1, 1), (first, self.outputs), whole)
+        results = Results(self.conv, self.buffers, tile, self.dtype)
 
-    def _added(self, sums: Buffer, result: Expr, out: Buffer, to: Expr) -> list[Stmt]:
-        """The partial sums of a result, in order."""
-        total, make = tir.local("total", self.name, 1)
-        zero, start = tir.number(0), result * tir.number(self.row)
+        def output(o: Expr) -> list[Stmt]:
+            begin = (image * tir.number(self.outputs) + o) * tir.number(self.results)
+            to = results.place(tir.number(0), o)
 
-        def add(lane: Expr) -> list[Stmt]:
-            value = tir.load(total, zero) + tir.load(sums, start + lane + tir.number(1))
-            return [tir.store(total, zero, value)]
+            def result(r: Expr) -> list[Stmt]:
+                start = (begin + r) * tir.number(self.lanes)
+                return self._added(vectors.load(sums, start, self.lanes), results.buffer, to + r)
 
-        return [
-            make,
-            tir.store(total, zero, tir.load(sums, start)),
-            tir.loop(self.row - 1, add, name="lane"),
-            tir.store(out, to, tir.load(total, zero)),
-        ]
+            return [tir.loop(self.results, result, name="result")]
+
+        outputs = tir.loop(self.outputs, output, name="output")
+        return [*results.makes, outputs, *results.epilogue(tir.number(0))]
+
+    def _added(self, value: Expr, out: Buffer, to: Expr) -> list[Stmt]:
+        """The lanes of a vector added up: the upper half to the lower one, until one is left."""
+        made, lanes = [], self.lanes
+        while lanes > 1:
+            lanes //= 2
+            lower, upper = (
+                tirx.Shuffle([value], [tir.number(first + n) for n in range(lanes)])
+                for first in (0, lanes)
+            )
+            registers = vectors.Registers(self.name, lanes)
+            half = registers.new()
+            one = vectors.spread(tirx.const(1.0, self.name), lanes)
+            made += [*registers.made, half.set(fused(upper, one, lower))]
+            value = half.value
+        return [*made, tir.store(out, to, value)]
