@@ -162,7 +162,8 @@ class Index:
 
     def _in_steps(self, divisor: int) -> tuple[int, Index, Index]:
         """`step`, `coarse` and `fine` with `self = step coarse + fine`, `0 <= fine < step`, and a
-        step that divides the divisor: the largest one that is found, or 1."""
+        step that divides the divisor: the largest one that is found, or 1.
+        """
         for step in sorted({gcd(f, divisor) for _, f in self.terms}, reverse=True):
             coarse = tuple((a, f // step) for a, f in self.terms if f % step == 0)
             fine = Index(tuple((a, f) for a, f in self.terms if f % step), self.constant % step)

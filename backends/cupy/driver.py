@@ -17,7 +17,8 @@ _MAJOR, _MINOR = 75, 76  # numbers of a GPU's attributes
 @cache
 def missing() -> str | None:
     """What a machine lacks, in words; None where there is a GPU. The first GPU is asked: that is
-    the one in use, and CUDA_VISIBLE_DEVICES says which one is the first."""
+    the one in use, and CUDA_VISIBLE_DEVICES says which one is the first.
+    """
     try:
         driver = ctypes.CDLL(_LIBRARY)
     except OSError:

@@ -154,7 +154,8 @@ class Gpu:
 
     def after(self, *memory: Any) -> Any:
         """The event that all work until now is done. Nobody else may have this memory before that,
-        even if whoever asked for the work is gone."""
+        even if whoever asked for the work is gone.
+        """
         done = self.cupy.cuda.Event(disable_timing=True)
         done.record(self.compute)
         self.flying = [pair for pair in self.flying if not pair[0].done]

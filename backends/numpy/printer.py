@@ -74,7 +74,7 @@ class Printer:
     ) -> None:
         self.plan, self.abilities, self.outer = plan, abilities, outer
         self.clock: Clock | None = clock if outer is None else outer.clock
-        self._group = ""  # the number of the group that is printed; behind that of a loop around
+        self.group = ""  # the number of the group that is printed; behind that of a loop around
         helpers: dict[str, Any] = {"view": view, "ndarray": np.ndarray, "refuse": refuse}
         self.names: Names = (
             Names(helpers, _WORDS, reserved) if outer is None else outer.names.of_turn()
@@ -284,9 +284,9 @@ class Printer:
         if self.clock is not None and self.outer is None:
             self.line(f"{self.use('clock', self.clock)}.begin()")
         place = {node: i for i, node in enumerate(self.plan.order)}
-        around = "" if self.outer is None else f"{self.outer._group}."
+        around = "" if self.outer is None else f"{self.outer.group}."
         for number, group in enumerate(self.plan.groups):
-            self._group = f"{around}{number}"
+            self.group = f"{around}{number}"
             nodes = sorted(
                 (n for n in group.nodes if n not in self.plan.views), key=place.__getitem__
             )
@@ -296,7 +296,7 @@ class Printer:
             for node in nodes:
                 template_of(node)(self, node)
             if nodes and self.clock is not None:
-                self.line(f"clock.mark({self.clock.part(self.plan, group, self._group, nodes)})")
+                self.line(f"clock.mark({self.clock.part(self.plan, group, self.group, nodes)})")
         self._print_end()
         body: list[str] = []
         for line in self._lines:

@@ -201,7 +201,7 @@ def _turned_back(kernel: Node, groups: int) -> Node | None:
     if groups == 1 and exchanged.op.name == "transpose":
         found = exchanged.attributes["permutation"] == swap
         return exchanged.inputs[0] if found else None
-    # reshape(transpose(reshape(forward, (groups, a, b, ...))), ...)
+    # A reshape of a transpose of `forward` as (groups, a, b, ...).
     chain = [exchanged]
     for op in ("reshape", "transpose"):
         if chain[-1].op.name != op:

@@ -258,7 +258,8 @@ def _cast(lines: Lines, xs: Sequence[Expr], dtype: DType, given: DType) -> Expr:
 
 def _float_to_integer(lines: Lines, x: Expr, dtype: DType, given: DType) -> Expr:
     """Truncates. Out of range i32 and i64 give the smallest number; shorter types take the low bits
-    of what i32 gives, u32 those of i64, and u64 starts i64 again at 2^63."""
+    of what i32 gives, u32 those of i64, and u64 starts i64 again at 2^63.
+    """
     if dtype.bits < 32:
         return T.Cast(tvm_type(dtype), lines.let(_signed(lines, x, given, 32)))
     if dtype.kind == "int":

@@ -37,7 +37,8 @@ PEERS = tuple(NEEDS)
 @dataclass(frozen=True)
 class Machine:
     """Which cores all processes run on, a folder for what they leave behind, and the GPU, if it is
-    the GPU that computes."""
+    the GPU that computes.
+    """
 
     cores: tuple[int, ...]
     folder: Path

@@ -254,7 +254,8 @@ def _factors(node: Node) -> Iterator[Node]:
 
 def _inside(roots: Sequence[Node]) -> dict[Node, None]:
     """What is computed for each query and key on the way to values of them: down to products, and
-    to what is read."""
+    to what is read.
+    """
     shape = shape_of(roots[0])
     axes = [Axis(size) for size in shape]
     whole = tuple(Index(((axis, 1),)) for axis in axes)

@@ -97,9 +97,9 @@ class _Pair:
         rows = _same_rows(first, second)
         if rows is None:
             return None
-        return cls(first, second, rows)._joined()
+        return cls(first, second, rows).joined()
 
-    def _joined(self) -> Nest | None:
+    def joined(self) -> Nest | None:
         reads, writes = _accesses(self.first)
         more_reads, more_writes = _accesses(self.second)
         for before, after in (

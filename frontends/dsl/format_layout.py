@@ -142,8 +142,10 @@ class Layout:
         if line.first == line.last:
             return line.comment
         pieces = [self.tokens[line.first].text]
-        for i in range(line.first + 1, line.last):
-            pieces.append(self.gap(i) + " " * line.pads.get(i, 0) + self.tokens[i].text)
+        pieces += [
+            self.gap(i) + " " * line.pads.get(i, 0) + self.tokens[i].text
+            for i in range(line.first + 1, line.last)
+        ]
         return "".join(pieces)
 
     def width(self, line: Line, until: int) -> int:

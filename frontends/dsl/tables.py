@@ -110,7 +110,7 @@ def build(grammar: str) -> Tables:
         for rule in ordered
     )
     # Lark's own numbers vary from process to process: count states from the start symbols on.
-    table = lark.parser.parser._parse_table
+    table = lark.parser.parser._parse_table  # noqa: SLF001
     order = [table.start_states[start] for start in STARTS]
     for state in order:
         for _, (action, target) in sorted(table.states[state].items()):

@@ -14,7 +14,7 @@ import re
 import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class Stream:
         self.done = 0  # works
         _STREAMS[self.ptr] = self
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         Stream.current = self
         return self
 

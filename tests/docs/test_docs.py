@@ -167,7 +167,9 @@ def test_links_lead_somewhere(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
 def test_paths_in_the_text_exist(document: Path) -> None:
     """`compiler/ops.py` in the text is a file or folder of the repository."""
-    text = re.sub(r"^(`{3,}).*?^\1", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = re.sub(
+        r"^(`{3,}).*?^\1", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
     folders = "backends|benchmarks|compiler|docs|examples|frontends|runtime|src|tests"
     for path in re.findall(rf"`((?:{folders})/[\w/.*-]*)`", text):
         assert any(ROOT.glob(path.rstrip("/"))), path

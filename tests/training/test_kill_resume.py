@@ -1,5 +1,6 @@
 """A run killed at any moment, also while it saves, ends after `resume` with the bytes of one never
-killed."""
+killed.
+"""
 
 from __future__ import annotations
 
