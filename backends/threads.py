@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from weft.compiler.errors import RunError
+
 
 @dataclass(eq=False)
 class Threads:
@@ -20,6 +22,12 @@ class Threads:
 
     def use(self, count: int | None) -> None:
         """So many threads from the next step on; None: one for each core."""
+        if count is not None and count < 1:
+            raise RunError(
+                "a number of threads is a whole number, at least 1",
+                found=f"`{count}`",
+                hint="None: one for each core",
+            )
         self.count = count
         for tell in self._followers:
             tell(count)

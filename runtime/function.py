@@ -84,6 +84,10 @@ class Function:
             self._cache[key] = self._compile(types, float_type, wrt)
         function = self._cache[key]
         inputs = dict(zip(function.inputs, values, strict=False))
+        if not 0 <= step < 1 << 63:
+            raise RunError(
+                "`step` is out of range", expected="from 0 to 2^63 - 1", found=f"`{step}`"
+            )
         inputs |= {_SEED: seed_words(seed), _STEP: np.asarray(step, np.int64)}
         results = function.step({n: inputs[n] for n in function.inputs})
         found = [np.array(results[n]) for n in function.outputs]
@@ -166,6 +170,7 @@ class Function:
 
 def _arrays(given: Sequence[Any]) -> tuple[list[np.ndarray], DType]:
     """The arguments as arrays, Python floats in the widest float type of the others; that type."""
+    given = [_native(place, value) for place, value in enumerate(given)]
     kinds = [dtype_of_float(a) for a in given if isinstance(a, np.ndarray | np.generic)]
     floats = [k for k in kinds if k is not None]
     widest = F64 if F64 in floats else (floats[0] if floats else F32)
@@ -177,6 +182,17 @@ def _arrays(given: Sequence[Any]) -> tuple[list[np.ndarray], DType]:
             array = array.astype(widest.numpy)
         arrays.append(np.ascontiguousarray(array).reshape(array.shape))
     return arrays, widest
+
+
+def _native(place: int, value: Any) -> Any:
+    """An argument, of arrays those in the machine's own byte order."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.astype(value.dtype.newbyteorder("="), copy=False)
+    try:
+        np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise RunError(f"argument {place} is no array of numbers", found=str(error)) from error
+    return value
 
 
 def dtype_of_float(array: np.ndarray | np.generic) -> DType | None:

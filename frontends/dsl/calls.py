@@ -7,11 +7,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from weft.compiler.errors import CompileError, Note, Span, one_of
+from weft.compiler.errors import CompileError, Note, Span
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.arguments import Given, assign, filled
 from weft.frontends.dsl.composite import stays_whole, wrap
-from weft.frontends.dsl.diagnostics import SameInEveryCall, called, from_library, misfit
+from weft.frontends.dsl.diagnostics import (
+    SameInEveryCall,
+    and_list,
+    called,
+    from_library,
+    misfit,
+)
 from weft.frontends.dsl.modules import Frame, Scope, library
 from weft.frontends.dsl.registry import fans, static_sizes
 from weft.frontends.dsl.repeats import Arguments, Before, Original, repeatable
@@ -267,7 +273,7 @@ def bind(
         else:
             missing = [p.name for p in parameters if p.default is None and p.name not in bound]
             raise SameInEveryCall(
-                f"`{function.name}` needs {one_of(missing)}",
+                f"`{function.name}` needs {and_list(missing)}",
                 span,
                 expected=_signature(function),
                 notes=[Note("declared here", function.decl.name_span)]

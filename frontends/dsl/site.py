@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from weft.compiler.errors import CompileError, Span, one_of
+from weft.compiler.errors import CompileError, Span
 from weft.compiler.type_rules import TypeRuleError
 from weft.compiler.types import SymDim
 from weft.frontends.dsl.arguments import Given, counted
-from weft.frontends.dsl.diagnostics import SameInEveryCall, misfit, unknown_argument
+from weft.frontends.dsl.diagnostics import SameInEveryCall, and_list, misfit, unknown_argument
 from weft.frontends.dsl.values import Builtin, Tensor, Value, as_dim, describe
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _wrong_count(function: Builtin, given: Sequence[Given], span: Span) -> Compi
     names = [*single[: len(positional)], *(g.name for g in given if g.name is not None)]
     missing = [p for p in function.parameters if p[0] != "*" and p[-1] != "=" and p not in names]
     if missing:
-        message = f"`{function.name}` needs {one_of(missing)}"
+        message = f"`{function.name}` needs {and_list(missing)}"
         return SameInEveryCall(message, span, expected=expected)
     twice = next(g for g in given if g.name is not None and names.count(g.name) > 1)
     return SameInEveryCall(f"`{function.name}` is given `{twice.name}` twice", twice.key_span)

@@ -49,6 +49,12 @@ def _read(given: Given, data: str) -> Columns:
             except ValueError as error:  # lists of different lengths
                 raise RunError(f"`{name}` of `{data}` is no array", found=str(error)) from error
         return columns(arrays, f"`{data}`")
+    if not isinstance(given, str | Path):
+        raise RunError(
+            f"what is given for `{data}` is no data",
+            expected=f"arrays by name, or {FORMS}",
+            found=f"a `{type(given).__name__}`",
+        )
     path = Path(given)
     if path.is_dir():
         files = {file.stem: file.name for file in sorted(path.glob("*.npy"))}

@@ -115,6 +115,8 @@ def test_threads_of_a_process(name: str) -> None:
     of_the_cores = backend.threads
     weft.use_threads(3)
     assert backend.threads == 3
+    with pytest.raises(RunError, match="at least 1"):
+        weft.use_threads(0)
     weft.use_threads(None)
     assert backend.threads == of_the_cores
 

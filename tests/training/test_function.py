@@ -172,6 +172,14 @@ def test_mistakes_are_shown_in_the_source() -> None:
         weft.function(SOURCE, "logistic_loss")(np.ones((2, 3)), np.ones((4, 3)), np.array([0, 1]))
     with pytest.raises(RunError, match="no array of numbers"):
         weft.function(SOURCE)(np.array(["a"]))
+    with pytest.raises(RunError, match="argument 0 is no array of numbers"):
+        weft.function(SOURCE)([[1.0], [1.0, 2.0]])
+    with pytest.raises(RunError, match="`step` is out of range"):
+        weft.function(SOURCE)(np.ones(3), step=-1)
+
+
+def test_arrays_of_another_byte_order() -> None:
+    assert weft.function("fn f(x) = sum(x)")(np.arange(3, dtype=">f8")) == 3
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16], ids=str)

@@ -143,6 +143,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "count": (lambda f: {"x": X[:9], "y": Y[:9]}, "another number of examples", "50 examples"),
     "lengths": (lambda f: {"x": X, "y": Y[:9]}, "different lengths", "9 in `y`"),
     "range": (lambda f: {"x": X, "y": Y + 1}, "out of range", "from 0 to 3"),
+    "no file": (lambda f: X, "is no data", "arrays by name, or a `.npz` file"),
     "ragged": (lambda f: {"x": [[1], [1, 2]], "y": Y}, "`x` of `spots` is no array", "inhomog"),
 }
 
