@@ -22,7 +22,6 @@ import json
 import os
 import platform
 import re
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +30,14 @@ from typing import Any
 import numpy as np
 
 from weft.compiler.errors import RunError
+from weft.runtime.data.sources import FAULTS
 from weft.runtime.files import write_atomically
 from weft.runtime.metrics_log import MetricsLog
 
 _SPEC, _MARK, _ENVIRONMENT, _METRICS = "spec.weft", "spec.json", "environment.json", "metrics.jsonl"
 _CHECKPOINTS, _IMPORTS, _LOCK = "checkpoints", "imports", ".lock"
 _TIMINGS, _RESULT, _FITTED = "timings.jsonl", "result.json", "fitted.npz"
+_SEAL = "checksum"
 _PACKAGES = ("weft", "numpy", "lark", "networkx", "onnx", "safetensors")
 
 
@@ -136,11 +137,13 @@ class RunFolder:
         write_atomically(self.path / _ENVIRONMENT, _json(environment))
         known = {"hash": spec_hash, "settings": dict(settings), "overrides": dict(overrides)}
         known["texts"] = self._texts([_SPEC, *(imports or {})])
-        write_atomically(self.path / _MARK, _json({**more, **known}))
+        write_atomically(self.path / _MARK, _json(_sealed({**more, **known})))
 
     def end(self, result: Mapping[str, Any]) -> None:
         """Records how the run ended."""
-        write_atomically(self.path / _RESULT, (json.dumps(result, indent=2) + "\n").encode())
+        write_atomically(
+            self.path / _RESULT, (json.dumps(_sealed(result), indent=2) + "\n").encode()
+        )
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -157,7 +160,7 @@ class RunFolder:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return dict(stored)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except FAULTS as error:
             raise RunError(f"`{path}` cannot be read", found=str(error)) from error
 
     @property
@@ -301,6 +304,12 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
+def _sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with a hash of itself, by which damage is found."""
+    text = json.dumps(value, sort_keys=True)
+    return {**value, _SEAL: hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -315,6 +324,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"`{path}` is damaged", expected="JSON", found=str(error)) from error
     if not isinstance(value, dict):
         raise RunError(f"`{path}` is damaged", expected="a JSON object")
+    seal = value.pop(_SEAL, None)
+    if seal is not None and seal != _sealed(value)[_SEAL]:
+        raise RunError(f"`{path}` is damaged", expected="what the run wrote", found="other values")
     return value
 
 

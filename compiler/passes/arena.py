@@ -31,7 +31,13 @@ class Slot:
 
 
 def pack(slots: Sequence[Slot]) -> int:
-    """Give offsets to slots, big ones first, into the tightest gap; return the arena's size."""
+    """Give offsets to slots, big ones first, into the tightest gap; return the arena's size.
+
+    Raises MemoryError for a tensor that no address reaches.
+    """
+    largest = max((slot.bytes for slot in slots), default=0)
+    if largest >> 62:
+        raise MemoryError(f"a tensor of {largest:,} bytes")
     ordered = sorted(slots, key=lambda s: (-s.bytes, s.first, s.name))
     # Of each slot that has a place, by offset: first and last step, offset, aligned end.
     placed = np.zeros((4, len(slots)), np.int64)

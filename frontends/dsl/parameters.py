@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -132,6 +133,12 @@ def _declared_type(
                 label = scope.label(expression.identifier)
             labels.append(label)
     sizes = static_sizes(tuple(dims), st.name, st.span)
+    if math.prod(sizes) * dtype.bytes >> 62:
+        raise CompileError(
+            f"`{st.name}` is larger than any memory",
+            st.span,
+            found=f"{dtype}[{', '.join(map(str, sizes))}]",
+        )
     return TensorType(dtype, sizes), tuple(labels)
 
 

@@ -25,7 +25,7 @@ WINDOW = 64  # characters of an example of text, unless the spec says otherwise
 SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 
 # What NumPy and zipfile raise over the bytes of a damaged file.
-_FAULTS = (
+FAULTS = (
     OSError,
     ValueError,
     TypeError,
@@ -251,7 +251,7 @@ def find(base: Path, name: str) -> Path:
 
 @contextmanager
 def _readable(
-    path: Path, expected: str, faults: tuple[type[Exception], ...] = _FAULTS
+    path: Path, expected: str, faults: tuple[type[Exception], ...] = FAULTS
 ) -> Iterator[None]:
     """Turns what goes wrong while a file is read into a RunError that says what was expected."""
     try:

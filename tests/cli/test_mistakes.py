@@ -101,6 +101,7 @@ class TestSet:
             ("hidden=-3", ["^"]),
             ("hidden=0", ["^"]),
             ("hidden=1e400", ["^"]),
+            ("hidden=10^18", ["`w` is larger than any memory", "f32[64, 1000000000000000000]"]),
             ("epochs=0", ["`epochs` is a whole number, at least 1"]),
             ("epochs=many", ["`many` is not defined"]),
             ("steps=1.5", ["`steps` is a whole number, at least 1"]),

@@ -16,6 +16,7 @@ from weft.compiler import builder as b
 from weft.compiler.errors import InternalError
 from weft.compiler.evaluate import evaluate, evaluate_node
 from weft.compiler.graph import Graph, Node, make
+from weft.compiler.passes.arena import Slot, pack
 from weft.compiler.passes.bind import bind
 from weft.compiler.passes.fuse import fuse
 from weft.compiler.passes.memory import plan
@@ -257,3 +258,8 @@ def test_printed_plan(golden: Golden) -> None:
     total = b.reduce_sum(parts)
     graph = Graph("step", (X, Y, index), (X * 2.0, X, total), ("x", "y", "total"))
     golden("plan/step.txt", print_plan(planned(graph)))
+
+
+def test_a_tensor_that_no_address_reaches() -> None:
+    with pytest.raises(MemoryError, match="4,611,686,018,427,387,904 bytes"):
+        pack([Slot("x", "arena", F32, 1 << 60)])

@@ -101,6 +101,22 @@ def test_a_damaged_record(tmp_path, content):
         folder.require_spec("abc")
 
 
+def test_damage_that_is_still_json_is_found(tmp_path):
+    folder = begin(RunFolder.create(tmp_path, "d"))
+    path = folder.path / "spec.json"
+    path.write_text(path.read_text().replace('"abc"', '"abd"'))
+    with pytest.raises(RunError, match="damaged"):
+        folder.require_spec("abd")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY"])
+def test_damaged_statistics(tmp_path, content):
+    folder = begin(RunFolder.create(tmp_path, "d"))
+    (folder.path / "fitted.npz").write_bytes(content)
+    with pytest.raises(RunError, match="cannot be read"):
+        _ = folder.fitted
+
+
 def test_another_spec_is_refused(tmp_path):
     folder = begin(RunFolder.create(tmp_path, "d"))
     folder.require_spec("abc")
