@@ -246,6 +246,11 @@ def check(
             np.testing.assert_allclose(got, value, 0, most, err_msg=f"{name}: {output}")
 
 
+def representable(type: DType) -> dict[str, Case]:
+    """In f16 a row that may look at nothing is no number: a mask is beyond its range."""
+    return {name: case for name, case in CASES.items() if type is not F16 or case.low < 0.5}
+
+
 def planned(graph: Graph) -> Plan:
     return compile_plan(graph, Target(abilities=BACKEND.abilities))
 
@@ -353,8 +358,7 @@ def test_results(type: DType, cases: Mapping[str, Case]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("type", [F16, BF16], ids=str)
 def test_results_of_16_bits(type: DType) -> None:
-    """In f16 a row that may look at nothing is no number: a mask is beyond its range."""
-    check({name: case for name, case in CASES.items() if type is BF16 or case.low < 0.5}, type)
+    check(representable(type), type)
 
 
 @emulated

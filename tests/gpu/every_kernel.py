@@ -15,6 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import weft
+from cupy_backend import test_tensor_cores as tensor_cores
 from cupy_backend.test_conformance import PRIMITIVES, Named, check, primitive, random_ones
 from gpu.keeping import Keeping
 from weft.backends.cupy.backend import CupyBackend
@@ -50,6 +51,11 @@ def main() -> None:
     cupy.cuda.set_allocator(None)
     named = [graph for op in PRIMITIVES for graph in primitive(op)] + random_ones(30)
     print(f"{run(device(), named, STEPS)} graphs have run")
+    backend = CupyBackend(Keeping(device()))
+    for variant in ("bf16", "f16", "tf32"):
+        errors = tensor_cores.wrong(tensor_cores.CASES, variant, backend)
+        assert max(errors.values()) <= 1, errors
+        print(f"{len(errors)} results of tensor cores in {variant}")
 
 
 if __name__ == "__main__":

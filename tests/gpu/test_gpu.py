@@ -22,12 +22,14 @@ from workloads import SPECS
 
 import weft
 from cupy_backend import test_attention as attention
+from cupy_backend import test_tensor_cores as tensor_cores
 from cupy_backend.stopping import Killed, Killing
 from cupy_backend.test_conformance import PRIMITIVES, check, gradients, primitive, random_ones
 from everywhere import needs_gpu
 from examples.table import EXAMPLES
 from gpu import every_kernel
 from gpu.keeping import Keeping
+from weft.backends.cupy import tiling
 from weft.backends.cupy.backend import CupyBackend
 from weft.cli.profile import report
 from weft.compiler.gradient import RULES
@@ -61,6 +63,17 @@ def test_gradient(op: str) -> None:
 @pytest.mark.parametrize("type", [F32, F64])
 def test_attention(type: DType) -> None:
     attention.check({**attention.CASES, **attention.RANDOM}, type, gpu())
+
+
+@pytest.mark.parametrize("variant", ["bf16", "f16", "tf32"])
+def test_tensor_cores(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions, products and attention whose factors these multiply."""
+    dtype, tf32, _ = tensor_cores.VARIANTS[variant]
+    attention.check(attention.representable(dtype), dtype, gpu(), tf32)
+    found = tensor_cores.wrong(tensor_cores.CASES, variant, gpu())
+    monkeypatch.setattr(tiling, "ENOUGH_TILES", 1)
+    found |= tensor_cores.wrong(tensor_cores.LARGE, variant, gpu())
+    assert {name: error for name, error in found.items() if not error <= 1} == {}
 
 
 @pytest.mark.slow
