@@ -275,6 +275,8 @@ def transform(graph: Graph, replace: Replace) -> Graph:
 def substitute(outputs: Iterable[Node], values: Mapping[Node, Node]) -> list[Node]:
     """The outputs with some nodes (often inputs) replaced: a graph applied to arguments."""
     wanted = list(outputs)
+    if not values:
+        return wanted
     done: dict[Node, Node] = dict(values)
     pending: list[Node] = [o for o in wanted if o not in done]
     for node in below(pending, done):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -29,6 +30,7 @@ __all__ = ["graph_hash", "parse_graph", "print_graph", "print_node", "print_type
 
 WIDTH = 100
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_INTEGERS = frozenset({int})
 _WORDS = frozenset({"true", "false", "none", "inf", "nan", *DTYPES})
 
 
@@ -65,6 +67,7 @@ def print_node(graph: Graph, node: Node) -> str:
     return _line(node, references, {body: body.name for body in bodies(graph)}).lstrip()
 
 
+@lru_cache(maxsize=1 << 10)  # a graph has few types and many nodes
 def print_type(type: TensorType) -> str:
     """Such as `f32[batch, 2*(n // 3)]`, readable by the parser."""
     return f"{type.dtype.name}[{', '.join(map(_dim, type.shape))}]"
@@ -125,6 +128,8 @@ def _value(value: Any, names: Mapping[Graph, str]) -> str:
     if writer is not None:
         return writer(value)
     if type(value) is tuple:
+        if _INTEGERS.issuperset(map(type, value)):
+            return repr(value)
         inner = [_value(item, names) for item in value]
         return f"({inner[0]},)" if len(inner) == 1 else f"({', '.join(inner)})"
     if isinstance(value, Graph):

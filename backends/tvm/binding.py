@@ -44,7 +44,7 @@ class Bound:
         ]
         self.outputs = [(name, self._reader(value)) for name, value in image.outputs.items()]
         self.stores = [
-            (self.memory[Memory("state", name)], self._reader(value))
+            (self.memory[Memory("state", name)], self._source(value))
             for name, value in image.stores
         ]
 
@@ -83,6 +83,13 @@ class Bound:
             for state, value in [(state, read(given)) for state, read in self.stores]:
                 state[...] = value
         return results
+
+    def _source(self, value: Value) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+        """What gives the new value of a state: itself where no store before may change it."""
+        if value.memory.kind in ("arena", "constant"):
+            view = _view(value, self.memory[value.memory])
+            return lambda given: view
+        return self._reader(value)
 
     def _reader(self, value: Value) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
         """What copies the value out after a run on these inputs."""
