@@ -80,6 +80,8 @@ CASES = {
     "cropped": Case("Direct", (2, 8, 11, 12), (16, 8, 3, 3), padding=((-2, 1), (1, -3))),
     "far padding": Case("Direct", (1, 4, 5, 5), (16, 4, 2, 2), padding=((3, 4), (5, 3))),
     "large window": Case("Direct", (1, 3, 48, 52), (16, 3, 11, 11), (4, 4), ((2, 2), (2, 2))),
+    "much padding": Case("Direct", (2, 8, 7, 7), (48, 8, 5, 5), padding=((2, 2), (2, 2))),
+    "much padding, bands": Case("Direct", (2, 4, 6, 100), (16, 4, 5, 5), padding=((2, 2), (2, 2))),
     "gaps": Case("Direct", (2, 6, 14, 13), (16, 6, 3, 3), padding=((2, 2), (2, 2)), gaps=(2, 2)),
     "spread": Case("Direct", (2, 8, 7, 6), (16, 8, 3, 3), padding=((1, 2), (1, 2)), spread=(2, 2)),
     "spread, no overlap": Case(
@@ -152,6 +154,12 @@ CASES = {
     ),
     "kernel's gradient, everything": Case(
         "Sums", (3, 4, 9, 12), (16, 4, 7, 9), (1, 2), ((2, 1), (4, 5)), (2, 1), (1, 2)
+    ),
+    "kernel's gradient, far padding": Case(
+        "Sums", (5, 4, 5, 5), (16, 4, 12, 12), padding=((12, -3), (12, -3))
+    ),
+    "kernel's gradient, much padding": Case(
+        "Sums", (5, 4, 7, 7), (48, 4, 7, 7), padding=((2, 2), (2, 2))
     ),
     "short gradient": Case("WinogradSums", (16, 9, 12, 12), (16, 9, 12, 12)),
     "short gradient, parts of vectors": Case("WinogradSums", (18, 7, 16, 12), (28, 7, 16, 12)),

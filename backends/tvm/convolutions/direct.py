@@ -8,11 +8,14 @@
           sums[result, lanes] += image[result + tap] * kernel[channel, tap, lanes]
       turn the tile round                [result, output] to [output, result], and the epilogue
 
-Spread images are taken phase by phase, see `places`. Tiles depend on the sizes alone.
+Spread images are taken phase by phase, see `places`. Tiles depend on the sizes alone. What would be
+multiplied by zeros of the padding is left out where it is known when code is made, or is much.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from math import prod
 
 from tvm import tirx
@@ -31,6 +34,7 @@ RESULTS = 512  # of an output in a tile
 DEPTH = 288  # channels times taps of a block
 TASKS = 16  # that a convolution is cut into, if it is large enough
 UNROLLED = 50  # taps that are written out one after another
+PADDING = 0.1  # share of the rows that taps read, from which on those in the padding are left out
 
 
 def is_fit(conv: Convolution) -> bool:
@@ -239,7 +243,19 @@ class Direct:
         def row(i: Expr) -> list[Stmt]:
             def column(j: Expr, size: int) -> list[Stmt]:
                 return self._block(
-                    place, weights, sums, i * tir.number(height), j, height, size, single
+                    place,
+                    weights,
+                    sums,
+                    _Corner(
+                        i * tir.number(height),
+                        j,
+                        first_row if self.bands > 1 else None,
+                        is_top=height == place.y.count,
+                        is_left=size == place.x.count,
+                    ),
+                    height,
+                    size,
+                    single,
                 )
 
             made = [tir.loop(full, lambda j: column(j * tir.number(width), width), name="column")]
@@ -256,13 +272,13 @@ class Direct:
         place: _Place,
         weights: tuple[Buffer, Expr],
         sums: tuple[Buffer, Expr],
-        i: Expr,
-        j: Expr,
+        corner: _Corner,
         height: int,
         width: int,
         single: bool,
     ) -> list[Stmt]:
-        """Sums of `height * width` results from row `i` and column `j` of a phase on."""
+        """Sums of `height * width` results of a phase."""
+        i, j = corner.row, corner.column
         registers = vectors.Registers(self.name, self.lanes)
         _, step_y, step_x = place.source.strides
         across, down = self.x.step * step_x, self.y.step * step_y
@@ -285,22 +301,39 @@ class Direct:
         factors = [registers.new() for _ in range(self.wide)]
         one = registers.new()
 
-        def taps(channel: Expr, v: Expr, place_y: Expr) -> list[Stmt]:
+        def taps(channel: Expr, v: Expr, place_y: Expr, rows: Collection[int]) -> list[Stmt]:
             made = []
             line_start = start + channel + place_y
             for u, place_x in place.x.taps:
+                reads = [
+                    (number, p * down + q * across + place_x * step_x)
+                    for number, (p, q) in enumerate(at)
+                    if p in rows and (not corner.is_left or self.x.has(q, place_x))
+                ]
+                if not reads:
+                    continue
                 tap = weights[1] + v + tir.number(u * self.block)
                 for k, factor in enumerate(factors):
                     load = vectors.load(weights[0], tap + tir.number(k * self.lanes), self.lanes)
                     made.append(factor.set(load))
-                for number, (p, q) in enumerate(at):
-                    where = line_start + tir.number(p * down + q * across + place_x * step_x)
-                    value = tir.load(place.source.buffer, where)
+                for number, where in reads:
+                    value = tir.load(place.source.buffer, line_start + tir.number(where))
                     made.append(one.set(vectors.spread(value, self.lanes)))
                     for k, factor in enumerate(factors):
                         sum_ = held[number * self.wide + k]
                         made.append(sum_.set(fused(one.value, factor.value, sum_.value)))
             return made
+
+        def line_of_taps(channel: Expr, tap: Expr, place_y: int) -> list[Stmt]:
+            """Those that are known to read padding, or found to, left out."""
+            rows = [p for p in range(height) if not corner.is_top or self.y.has(p, place_y)]
+            made = taps(channel, tap, tir.number(place_y * step_y), rows)
+            if corner.is_top or height > 1 or self.y.outside < PADDING or not made:
+                return made
+            row = i if corner.first_row is None else corner.first_row + i
+            element = row * tir.number(self.y.step) + tir.number(self.y.shift + place_y)
+            inside = tirx.all(element >= tir.number(0), element < tir.number(self.y.size))
+            return [tir.when(inside, tir.sequence(made))]
 
         def channel(c: Expr) -> list[Stmt]:
             offset = c * tir.number(place.source.strides[0])
@@ -310,8 +343,8 @@ class Direct:
                 return [
                     statement
                     for v, place_y in place.y.taps
-                    for statement in taps(
-                        offset, packed + tir.number(v * line_size), tir.number(place_y * step_y)
+                    for statement in line_of_taps(
+                        offset, packed + tir.number(v * line_size), place_y
                     )
                 ]
             first, from_ = place.y.taps[0]
@@ -320,7 +353,7 @@ class Direct:
             def line(n: Expr) -> list[Stmt]:
                 tap = packed + (tir.number(first) + n * tir.number(step)) * tir.number(line_size)
                 at = (tir.number(from_) + n * tir.number(to_place)) * tir.number(step_y)
-                return taps(offset, tap, at)
+                return taps(offset, tap, at, range(height))
 
             return [tir.loop(len(place.y.taps), line, name="v")]
 
@@ -354,6 +387,21 @@ class Direct:
             return [tir.loop(self.each, output, name="outputs"), *out.epilogue(g)]
 
         return [*out.makes, tir.loop(tile.images[1], image, name="image")]
+
+
+@dataclass(frozen=True)
+class _Corner:
+    """The first result of a block: its row in a band and its column, in a phase.
+
+    `first_row` is that of the band, if there are several. A block that `is_top` has all rows of
+    the phase, and one that `is_left` all columns.
+    """
+
+    row: Expr
+    column: Expr
+    first_row: Expr | None
+    is_top: bool
+    is_left: bool
 
 
 class _Place:

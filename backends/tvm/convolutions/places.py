@@ -64,6 +64,21 @@ class Line:
         """How many places so many results of each phase read."""
         return (count - 1) * self.step + self.reach
 
+    def has(self, result: int, place: int) -> bool:
+        """Whether a result of a phase finds an element there, rather than padding."""
+        return 0 <= self.shift + result * self.step + place < self.size
+
+    @cached_property
+    def outside(self) -> float:
+        """The share of all that is read which is padding."""
+        reads = [
+            self.has(result, place)
+            for phase in self.phases
+            for result in range(phase.count)
+            for _, place in phase.taps
+        ]
+        return 1 - sum(reads) / max(1, len(reads))
+
     @property
     def is_inside(self) -> bool:
         """Whether every place is an element of the image."""

@@ -308,6 +308,12 @@ class Sums:
         tap_y, place_y = part.y.step
         tap_x, place_x = part.x.step
         start = source.start(image, windows[2]) + tir.number(from_y * step_y + from_x * step_x)
+        reading = [
+            number
+            for number, (_, place) in enumerate(part.y.taps)
+            if any(self.y.has(p, place) for p in part.rows)
+        ]
+        lines = range(reading[0], reading[-1] + 1) if reading else range(0)  # others read padding
         slab = block * tir.number(self.depth * self.area * self.block)
 
         def channel(n: Expr) -> list[Stmt]:
@@ -338,8 +344,11 @@ class Sums:
 
                 return [tir.loop(len(part.x.taps), place, name="x")]
 
-            return [tir.loop(len(part.y.taps), row, name="y")]
+            first = tir.number(lines.start)
+            return [tir.loop(len(lines), lambda i: row(first + i), name="y")]
 
+        if not lines:
+            return [*registers.made, *begin, *end]
         return [*registers.made, *begin, tir.loop(windows[1], channel, name="channel"), *end]
 
     def _added(self, sums: Buffer, begin: Expr) -> Stmt:
