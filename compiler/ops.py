@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from weft.compiler import error_function
 from weft.compiler import meaning as m
-from weft.compiler import special
 from weft.compiler import type_rules as t
 from weft.compiler import type_rules_arrays as arrays
 from weft.compiler import type_rules_windows as windows
@@ -98,7 +98,7 @@ _ROWS = (
     _elementwise("cos", 1, _FLOAT, np.cos),
     _elementwise("tanh", 1, _FLOAT, np.tanh),
     _elementwise("logistic", 1, _FLOAT, m.logistic),
-    _elementwise("erf", 1, _FLOAT, special.erf),
+    _elementwise("erf", 1, _FLOAT, error_function.erf),
     _elementwise("not", 1, _BITS, np.invert),
     _elementwise("is_finite", 1, t.float_test, np.isfinite),
     _elementwise("stop_gradient", 1, t.elementwise(*t.ALL_KINDS), np.copy),

@@ -8,9 +8,9 @@ from math import prod
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from weft.compiler.error_function import erf as reference_erf
 from weft.compiler.passes.views import Layout, contiguous
 from weft.compiler.philox import Philox
-from weft.compiler.special import erf as reference_erf
 
 Array = np.ndarray
 _SCATTERED = 1 << 16  # positions worked out at once

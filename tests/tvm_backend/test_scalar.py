@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from weft.compiler import builder as b
+from weft.compiler.error_function import erf as reference_erf
 from weft.compiler.errors import RunError
 from weft.compiler.graph import make
 from weft.compiler.ops import OPS, Kind
 from weft.compiler.philox import philox4x32, random_bits, stream_id
-from weft.compiler.special import erf as reference_erf
 from weft.compiler.type_rules import TypeRuleError
 from weft.compiler.types import (
     BF16,
