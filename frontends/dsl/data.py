@@ -16,7 +16,7 @@ from weft.compiler.errors import (
     one_of,
 )
 from weft.compiler.graph import Graph
-from weft.compiler.program import DataSpec
+from weft.compiler.program import DataSpec, Field
 from weft.compiler.types import TensorType
 from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.diagnostics import and_list
@@ -71,18 +71,7 @@ def elaborate_data(
     interpreter: Interpreter, module: Module, decl: s.DataDecl, provider: DataProvider
 ) -> Dataset:
     """The data set a `data` block declares; opens its source to check the fields' types."""
-    settings = {}
-    for setting in decl.settings:
-        if setting.key not in ("source", "split"):
-            raise CompileError(
-                f"`data` has no setting `{setting.key}`",
-                setting.key_span,
-                expected="`source` or `split`; a field has a type: `x: f32[64] = ...`",
-                hint=did_you_mean(setting.key, ["source", "split"]),
-            )
-        if setting.key in settings:
-            raise CompileError(f"`{setting.key}` is set twice", setting.key_span)
-        settings[setting.key] = setting
+    settings = _settings(decl)
     scope = Scope(module)
     split = _split(interpreter, settings.get("split"), scope)
     source: str | None = None
@@ -103,6 +92,41 @@ def elaborate_data(
         raise CompileError(
             d.message, place, expected=d.expected, found=d.found, hint=d.hint, notes=d.notes
         ) from None
+    fields, prepare = _fields(interpreter, module, decl, opened, source is None)
+    spec = DataSpec(
+        decl.name,
+        source,
+        arguments,
+        options,
+        fields,
+        prepare,
+        split,
+        decl.span,
+        opened.classes,
+    )
+    return Dataset(decl.name, spec, opened.examples)
+
+
+def _settings(decl: s.DataDecl) -> dict[str, s.Setting]:
+    settings: dict[str, s.Setting] = {}
+    for setting in decl.settings:
+        if setting.key not in ("source", "split"):
+            raise CompileError(
+                f"`data` has no setting `{setting.key}`",
+                setting.key_span,
+                expected="`source` or `split`; a field has a type: `x: f32[64] = ...`",
+                hint=did_you_mean(setting.key, ["source", "split"]),
+            )
+        if setting.key in settings:
+            raise CompileError(f"`{setting.key}` is set twice", setting.key_span)
+        settings[setting.key] = setting
+    return settings
+
+
+def _fields(
+    interpreter: Interpreter, module: Module, decl: s.DataDecl, opened: Opened, outside: bool
+) -> tuple[tuple[Field, ...], Graph]:
+    """The fields, and the graph that makes them of the source's columns."""
     columns = {
         name: b.input_(name, TensorType(t.dtype, (interpreter.registry.batch_size, *t.shape)))
         for name, t in opened.columns.items()
@@ -119,9 +143,7 @@ def elaborate_data(
                 declared.name_span,
                 hint=None if twice else f"in `train`, it stands for {_meaning(declared.name)}",
             )
-        field, node = elaborate_field(
-            interpreter, module, declared, columns, labels, source is None
-        )
+        field, node = elaborate_field(interpreter, module, declared, columns, labels, outside)
         fields.append(field)
         outputs[field.name] = node
     if not fields:
@@ -134,18 +156,7 @@ def elaborate_data(
             found=f"a source with the columns {and_list(columns)}",
         )
     prepare = Graph("prepare", tuple(columns.values()), tuple(outputs.values()), tuple(outputs))
-    spec = DataSpec(
-        decl.name,
-        source,
-        arguments,
-        options,
-        tuple(fields),
-        prepare,
-        split,
-        decl.span,
-        opened.classes,
-    )
-    return Dataset(decl.name, spec, opened.examples)
+    return tuple(fields), prepare
 
 
 def _source(
