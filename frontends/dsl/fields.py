@@ -118,7 +118,22 @@ def _each_alone(
 
 
 def _static_dim(interpreter: Interpreter, dim: s.Expression, scope: Scope) -> int:
-    value: Value = interpreter.evaluate(dim, scope)
+    value: Value = None
+    open_size = isinstance(dim, s.Dots | s.Spread)  # which only a signature may have
+    if not open_size:
+        try:
+            value = interpreter.evaluate(dim, scope)
+        except UnknownName as error:
+            if error.diagnostic.hint is not None or not isinstance(dim, s.Name):
+                raise
+            open_size = True
+    if open_size:
+        raise CompileError(
+            f"the size `{dimension_text(dim)}` of a field is not known",
+            dim.span,
+            expected="a number, written here or in a `let`",
+            hint="all examples are of one size; a layer that takes any names it in its signature",
+        )
     size = as_dim(value)
     if not isinstance(size, int) or size < 1:
         raise CompileError(
