@@ -422,17 +422,18 @@ def test_for_gpus(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @emulated
 @pytest.mark.slow
-def test_a_tile_that_a_mask_hides_is_not_looked_at() -> None:
+@pytest.mark.parametrize(("type", "tf32"), [(F32, False), (F32, True), (BF16, False)])
+def test_a_tile_that_a_mask_hides_is_not_looked_at(type: DType, tf32: bool) -> None:
     """Values there are NaN, and gradients of what does not see them are numbers."""
     case = CASES["causal"]
-    graph, values = graph_of(case, F32)
+    graph, values = graph_of(case, type, tf32=tf32)
     program = BACKEND.compile(planned(graph))
     values["v"][:, 64:] = np.nan  # later tiles of keys, of which queries before them see nothing
     found = run_twice(program, graph, values)
     for output in ("out", "dq"):
         assert np.isfinite(found[output][:, :64]).all()
         assert np.isnan(found[output][:, 64:]).all()
-    values = graph_of(case, F32)[1]
+    values = graph_of(case, type)[1]
     values["ct"][:, :64] = np.nan  # and earlier tiles of queries, which later tiles of keys skip
     found = run_twice(program, graph, values)
     for output in ("dk", "dv"):

@@ -66,8 +66,9 @@ def test_two_steps(name: str, precision: str) -> None:
 
 @emulated
 @pytest.mark.slow
-def test_verify() -> None:
-    loaded = weft.load(FOLDER / "digits_mlp.weft", precision="bf16").loaded
+@pytest.mark.parametrize(("name", "precision"), [("digits_mlp", "bf16"), ("digits_conv", "tf32")])
+def test_verify(name: str, precision: str) -> None:
+    loaded = weft.load(FOLDER / f"{name}.weft", precision=precision).loaded
     for check in verify(loaded, BACKEND).checks:
         assert not check.faults, check
 
