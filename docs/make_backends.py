@@ -113,7 +113,8 @@ and a softmax of rows:
 
 On a machine without a GPU, the tests compile the functions with NVRTC for `sm_75`, `sm_80`, `sm_90`
 and `sm_100` (a sample; with `pytest --thorough`, those of every example), and run the same code on
-the CPU: `tests/cupy_backend/emulator.py` compiles it with g++, with threads as fibers.
+the CPU: `tests/cupy_backend/emulator.py` compiles it with g++, with threads as fibers and the
+instructions of tensor cores as their documentation states them.
 `pytest -m gpu` runs what needs a GPU.
 
 ## Primitives
