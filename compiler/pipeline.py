@@ -18,7 +18,6 @@ from weft.compiler.collector import no_cycles
 from weft.compiler.errors import CompileError, InternalError, did_you_mean, one_of
 from weft.compiler.graph import Graph, Node
 from weft.compiler.loops import with_bodies
-from weft.compiler.passes.attention import attend
 from weft.compiler.passes.bind import bind
 from weft.compiler.passes.cleanup import cse
 from weft.compiler.passes.decompose import drop_stop_gradient, inline_calls
@@ -118,7 +117,11 @@ def plan_lowered(
     lowered: Graph, abilities: Abilities, bound: Collection[str] | None = None
 ) -> Plan:
     """From the backend's ops: set attention apart, fuse, choose what to compute again, plan."""
-    lowered, regions = attend(lowered, abilities.attention)
+    regions: Sequence[Sequence[Node]] = ()
+    if abilities.attention:
+        from weft.compiler.passes.attention import attend  # it brings all forms of kernels
+
+        lowered, regions = attend(lowered, abilities.attention)
     groups = fuse(lowered, regions)
     if abilities.kernels:
         lowered, groups = recompute(lowered, groups)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from weft.compiler.errors import Span
 from weft.frontends.dsl.syntax.expressions import Block, Name, Parameter
 from weft.frontends.dsl.syntax.statements import FieldDecl, GradientClause, Let, Minimize, Setting
-from weft.frontends.dsl.syntax.tree import Declaration, Expression, Node
+from weft.frontends.dsl.syntax.tree import Declaration, Expression, Node, syntax
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Import(Declaration):
     """`import "file.weft"`. `path_span` is the string's place."""
 
@@ -18,7 +18,7 @@ class Import(Declaration):
     path_span: Span = field(compare=False, repr=False, kw_only=True)
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class LetDecl(Declaration):
     """`let a = value` at the top level."""
 
@@ -26,7 +26,7 @@ class LetDecl(Declaration):
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Named(Declaration):
     """A declaration with a name; `name_span` is the place of the name."""
 
@@ -34,7 +34,7 @@ class Named(Declaration):
     name_span: Span = field(compare=False, repr=False, kw_only=True)
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class DataDecl(Named):
     """`data name { settings and fields }`; `items` keeps the source order."""
 
@@ -49,7 +49,7 @@ class DataDecl(Named):
         return tuple(item for item in self.items if isinstance(item, FieldDecl))
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class FnDecl(Named):
     """`fn name(parameters) = body` or `fn name(parameters) { body }`."""
 
@@ -58,7 +58,7 @@ class FnDecl(Named):
     gradient: GradientClause | None
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class LayerDecl(Named):
     """`layer name(parameters) { body }`, or `= body`."""
 
@@ -66,14 +66,14 @@ class LayerDecl(Named):
     body: Expression | Block
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class ModelDecl(Named):
     """`model name = layer(...)`."""
 
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class InitDecl(Named):
     """`init name = body` (parameters None) or `init name(parameters) = body`."""
 
@@ -81,7 +81,7 @@ class InitDecl(Named):
     body: Expression | Block
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class OptimizerDecl(Named):
     """`optimizer name(parameters) { body }`."""
 
@@ -89,7 +89,7 @@ class OptimizerDecl(Named):
     body: Expression | Block
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class ScheduleDecl(Named):
     """`schedule name(parameters) = body`."""
 
@@ -97,7 +97,7 @@ class ScheduleDecl(Named):
     body: Expression | Block
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class TrainDecl(Declaration):
     """`train { ... }` or `train name { ... }`: settings, `let`s and `minimize`s in source order."""
 
@@ -105,7 +105,7 @@ class TrainDecl(Declaration):
     statements: tuple[Setting | Let | Minimize, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class StudyDecl(Declaration):
     """`study { ... }` or `study name { ... }`."""
 
@@ -113,7 +113,7 @@ class StudyDecl(Declaration):
     settings: tuple[Setting, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class File(Node):
     """A whole source. `doc` is the comment that opens it."""
 

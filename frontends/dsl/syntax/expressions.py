@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from weft.compiler.errors import Span
-from weft.frontends.dsl.syntax.tree import Expression, Node, Statement, part
+from weft.frontends.dsl.syntax.tree import Expression, Node, Statement, part, syntax
 
 # ---- atoms --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Number(Expression):
     """`64`, `1e-3`: an int when written without point and exponent. `text` is the spelling."""
 
@@ -18,7 +18,7 @@ class Number(Expression):
     text: str = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Quantity(Expression):
     """`2 epochs`, `500 steps`, `80%` (unit `%`, value 80)."""
 
@@ -27,33 +27,33 @@ class Quantity(Expression):
     text: str = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class String(Expression):
     """`"digits"`: `value` is the text between the quotes with its escapes resolved."""
 
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Boolean(Expression):
     """`true` or `false`."""
 
     value: bool
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Name(Expression):
     """A use of a name, or (as a target of `let`, `for`, `=`) the place that binds it."""
 
     identifier: str
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Dots(Expression):
     """A bare `...`: any dimensions in a type (`float[...]`), all remaining axes in an index."""
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Spread(Expression):
     """`...S`: the axes or items that `S` names, in a type, a list or an argument list."""
 
@@ -63,7 +63,7 @@ class Spread(Expression):
 # ---- compound expressions -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Attribute(Expression):
     """`net.weights`, `valid.loss`."""
 
@@ -75,7 +75,7 @@ class Attribute(Expression):
         return Span(self.span.source, self.span.end - len(self.name), self.span.end)
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Argument(Node):
     """`x` (name None) or `key = x` in a call. A positional value may be a `Spread`."""
 
@@ -87,7 +87,7 @@ class Argument(Node):
         return None if self.name is None else part(self.span, self.name)
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Call(Expression):
     """`f(x, key = y)`. The parser has checked that positional arguments come first."""
 
@@ -95,7 +95,7 @@ class Call(Expression):
     arguments: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Slice(Expression):
     """`start:stop:step` in an index; absent parts are None."""
 
@@ -104,7 +104,7 @@ class Slice(Expression):
     step: Expression | None
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Index(Expression):
     """`x[i, 2:4, ...]`: each item an expression, a `Slice` or `Dots`."""
 
@@ -112,14 +112,14 @@ class Index(Expression):
     items: tuple[Expression, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class ListExpr(Expression):
     """`[a, b, ...S]`: items are expressions or `Spread`s."""
 
     items: tuple[Expression, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Entry(Node):
     """`key: value` in a record."""
 
@@ -131,21 +131,21 @@ class Entry(Node):
         return part(self.span, self.name)
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Record(Expression):
     """`{ train: 80%, valid: 10% }`. The parser has checked that keys differ."""
 
     entries: tuple[Entry, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class TupleExpr(Expression):
     """`m, v` as a result or on the right of `=`, or `(m, v)` anywhere; at least two items."""
 
     items: tuple[Expression, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Unary(Expression):
     """`-x`, `not x`."""
 
@@ -153,7 +153,7 @@ class Unary(Expression):
     operand: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Binary(Expression):
     """`left op right`, op one of `+ - * / // % @ ^ == != < <= > >= and or`."""
 
@@ -163,7 +163,7 @@ class Binary(Expression):
     op_span: Span = field(compare=False, repr=False, kw_only=True)
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Pipe(Expression):
     """`value |> call`: `value` becomes the first argument. `call` is a name, attribute or call."""
 
@@ -171,14 +171,14 @@ class Pipe(Expression):
     call: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Block(Node):
     """`{ ... }` of a body, one statement a line; a last `ExprStatement` is the block's value."""
 
     statements: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class If(Expression):
     """`if condition { ... } else if ... else { ... }`: static, usable as a value."""
 
@@ -187,7 +187,7 @@ class If(Expression):
     otherwise: Block | If | None
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class When(Expression):
     """`when training { ... } else { ... }`; `when epoch_end { ... }` in a schedule."""
 
@@ -199,7 +199,7 @@ class When(Expression):
 # ---- types and signatures -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class TypeExpr(Node):
     """`f32[B, 4 * C, ...S]`, `class[10]`, `int`: a base name, and dims when it has brackets.
 
@@ -211,7 +211,7 @@ class TypeExpr(Node):
     dims: tuple[Expression, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Parameter(Node):
     """`name: type = default` in a signature; type and default may each be absent."""
 

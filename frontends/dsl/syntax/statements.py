@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 from weft.compiler.errors import Span
 from weft.frontends.dsl.syntax.expressions import Block, Name, TypeExpr
-from weft.frontends.dsl.syntax.tree import Expression, Node, Statement, part
+from weft.frontends.dsl.syntax.tree import Expression, Node, Statement, part, syntax
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class ExprStatement(Statement):
     """An expression on a line of its own (`if` and `when` among them)."""
 
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Let(Statement):
     """`let a, b = value`."""
 
@@ -25,7 +25,7 @@ class Let(Statement):
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Rebind(Statement):
     """`a, b = value` in a body: gives local names new values."""
 
@@ -33,7 +33,7 @@ class Rebind(Statement):
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Update(Statement):
     """`target <- value`: the new value of a state or parameter."""
 
@@ -41,7 +41,7 @@ class Update(Statement):
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Owned(Statement):
     """`keyword name: type ~ init when condition`: what a layer or an optimiser owns."""
 
@@ -57,21 +57,21 @@ class Owned(Statement):
         return part(self.span, self.name, len(self.keyword))
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Param(Owned):
     """`param name: type ~ init when condition`."""
 
     keyword = "param"
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class StateDecl(Owned):
     """`state name: type ~ init when condition`."""
 
     keyword = "state"
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class For(Statement):
     """`for a, b in iterable { ... }`: unrolled; rebindings carry on to the next turn."""
 
@@ -80,7 +80,7 @@ class For(Statement):
     body: Block
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class GradientClause(Statement):
     """`gradient(g) { ... }` in a `fn` body: its value is the gradient of each argument.
 
@@ -92,7 +92,7 @@ class GradientClause(Statement):
     body: Block
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Setting(Statement):
     """`key = value` in `data`, `train` or `study`. `key_span` is the key's place."""
 
@@ -101,7 +101,7 @@ class Setting(Statement):
     key_span: Span = field(compare=False, repr=False, kw_only=True)
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class FieldDecl(Statement):
     """`name: type = value` in `data`; `value` is None when left out."""
 
@@ -119,7 +119,7 @@ class FieldDecl(Statement):
         return self.value or Name(self.name, span=self.name_span)
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Move(Node):
     """`over parts with optimizer`; `over` is None when left out."""
 
@@ -127,7 +127,7 @@ class Move(Node):
     optimizer: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Minimize(Statement):
     """`minimize objective over parts with optimizer over ... with ...`: one move or more."""
 

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from typing import TypeVar, dataclass_transform
 
 from weft.compiler.errors import Span
 
+T = TypeVar("T")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def syntax(cls: type[T]) -> type[T]:
+    """A kind of node: a dataclass that is frozen for type checkers.
+
+    While a process runs it is not. Each start makes all of these classes, and code that refuses
+    assignments takes as long to make as all the rest of them.
+    """
+    return dataclass(slots=True, unsafe_hash=True)(cls)
+
+
+@syntax
 class Node:
     """Anything in the tree."""
 
     span: Span = field(compare=False, repr=False, kw_only=True)
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Expression(Node):
     """Something that has a value."""
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Statement(Node):
     """A line of a body, or an item of a `data`, `train` or `study` block."""
 
 
-@dataclass(frozen=True, slots=True)
+@syntax
 class Declaration(Node):
     """A top-level item. `doc` is the text of the comment lines directly above it."""
 
