@@ -28,13 +28,23 @@ class Module:
     is_library: bool = False
 
     def find(self, name: str) -> tuple[Module, s.Declaration] | None:
+        """The declaration of a name, here or in a file that this one imports.
+
+        Raises CompileError where two imported files declare it.
+        """
         if name in self.declarations:
             return self, self.declarations[name]
-        for module in self.imports:
-            found = module.find(name)
-            if found:
-                return found
-        return None
+        found = [one for module in self.imports if (one := module.find(name))]
+        places = {str(place): place for place in (_name_of(d, name) for _, d in found)}
+        if len(places) > 1:
+            first, second, *_ = places.values()
+            raise CompileError(
+                f"`{name}` is declared in two imported files",
+                second,
+                hint="rename one of them, or declare the name in the file that imports both",
+                notes=[Note("first declared here", first)],
+            )
+        return found[0] if found else None
 
     def names(self) -> Iterable[str]:
         yield from self.declarations
