@@ -13,7 +13,7 @@ from weft.frontends.dsl.diagnostics import SameInEveryCall
 from weft.frontends.dsl.indexing import index
 from weft.frontends.dsl.modules import Scope
 from weft.frontends.dsl.statements import run
-from weft.frontends.dsl.values import Dataset, Quantity, Tensor, Value, describe
+from weft.frontends.dsl.values import Dataset, Quantity, Tensor, Value, describe, not_too_long
 
 if TYPE_CHECKING:
     from weft.frontends.dsl.interpreter import Interpreter
@@ -33,7 +33,7 @@ def _list(interpreter: Interpreter, e: s.ListExpr, scope: Scope) -> Value:
     items: list[Value] = []
     for item in e.items:
         if isinstance(item, s.Spread):
-            items.extend(interpreter.spread(item, scope))
+            items = not_too_long(items, interpreter.spread(item, scope), span=e.span)
         else:
             items.append(interpreter.evaluate(item, scope))
     return items

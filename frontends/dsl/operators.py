@@ -15,7 +15,16 @@ from weft.frontends.dsl import syntax as s
 from weft.frontends.dsl.axes import align
 from weft.frontends.dsl.modules import Scope
 from weft.frontends.dsl.products import matmul
-from weft.frontends.dsl.values import ABSENT, Quantity, Tensor, Value, as_dim, describe, is_number
+from weft.frontends.dsl.values import (
+    ABSENT,
+    Quantity,
+    Tensor,
+    Value,
+    as_dim,
+    describe,
+    is_number,
+    not_too_long,
+)
 
 if TYPE_CHECKING:
     from weft.frontends.dsl.interpreter import Interpreter
@@ -141,7 +150,7 @@ def _logic(interpreter: Interpreter, e: s.Binary, scope: Scope) -> Value:
 def _static(e: s.Binary, left: Value, right: Value) -> Value:
     """Arithmetic of numbers, sizes, lists and texts; NotImplemented for anything else."""
     if e.op == "+" and isinstance(left, list) and isinstance(right, list):
-        return left + right
+        return not_too_long(left, right, span=e.span)
     if e.op in ("==", "!="):
         return (_sizes(left) == _sizes(right)) == (e.op == "==")
     if isinstance(left, Quantity) or isinstance(right, Quantity):
@@ -166,7 +175,9 @@ def _static(e: s.Binary, left: Value, right: Value) -> Value:
         raise CompileError(
             "division by zero", e.span, found=f"{describe(right)} after `{e.op}`"
         ) from None
-    except (OverflowError, ValueError) as error:
+    except OverflowError:
+        raise CompileError("the result is too large for a number", e.span) from None
+    except ValueError as error:
         raise CompileError(f"this can't be computed: {error}", e.span) from None
     if isinstance(result, complex):
         raise CompileError("a fractional power of a negative number", e.span)

@@ -68,6 +68,23 @@ class Absent:
 ABSENT = Absent()
 
 
+MAX_ITEMS = 100_000  # of a list, which is unrolled or grows while the spec is read
+
+
+def not_too_long(*parts: list[Value], span: Span) -> list[Value]:
+    """Lists put together. Raises CompileError for one of more than `MAX_ITEMS`."""
+    count = sum(map(len, parts))
+    if count > MAX_ITEMS:
+        raise CompileError(
+            "the list is too long",
+            span,
+            expected=f"at most {MAX_ITEMS:,} items",
+            found=f"{count:,}",
+            hint="many numbers are a tensor: `zeros([n])`, `arange(n)`, or a field of the data",
+        )
+    return [item for part in parts for item in part]
+
+
 def unlabelled(node: Node) -> Tensor:
     return Tensor(node, (None,) * node.type.rank)
 

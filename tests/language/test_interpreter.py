@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from language.elaborated import check, refuses, value
+from weft.compiler.errors import CompileError, Source
+from weft.frontends.dsl.modules import load_module
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(4, 3))
@@ -163,7 +167,7 @@ def test_static_arithmetic(text: str, expected: float) -> None:
         ("1 / 0", "division by zero"),
         ("1 % 0", "division by zero"),
         ("10^30", "too large"),
-        ("10.0^400", "can't be computed"),
+        ("10.0^400", "too large for a number"),
         ("(-8)^0.5", "fractional power"),
         ("log(0)", "outside the domain"),
         ("sqrt(-1)", "outside the domain"),
@@ -198,3 +202,20 @@ def test_durations() -> None:
     assert "did you mean `epochs`" in refuses(text.format("g(3 epocs)"), X)
     assert "a duration such as" in refuses(text.format("g(1.5)"), X)
     assert "can't be negative" in refuses(text.format("g(-(1 steps))"), X)
+
+
+def test_a_name_of_two_imported_files(tmp_path: Path) -> None:
+    """One declaration that comes two ways is one; two of them are an error, if any uses them."""
+    (tmp_path / "base.weft").write_text("let q = 3\nlet r = 1\n")
+    (tmp_path / "left.weft").write_text('import "base.weft"\n')
+    (tmp_path / "right.weft").write_text('import "base.weft"\nlet r = 2\n')
+    text = 'import "left.weft"\nimport "right.weft"\n'
+    module, _ = load_module(Source("all.weft", text), tmp_path)
+    assert module.find("q") is not None
+    assert module.find("p") is None
+    with pytest.raises(CompileError, match="`r` is declared in two imported files"):
+        module.find("r")
+    module, _ = load_module(Source("all.weft", text + "let r = 4\n"), tmp_path)
+    found = module.find("r")
+    assert found is not None
+    assert found[0] is module

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from weft.compiler.types import SymDim
 from weft.frontends.dsl.diagnostics import misfit
 from weft.frontends.dsl.site import Site
-from weft.frontends.dsl.values import Tensor, Value, as_dim, describe
+from weft.frontends.dsl.values import MAX_ITEMS, Tensor, Value, as_dim, describe
 
 
 def _range(site: Site, *bounds: Value) -> Value:
@@ -17,7 +17,7 @@ def _range(site: Site, *bounds: Value) -> Value:
     if len(numbers) == 3 and numbers[2] == 0:
         raise site.wrong("the step can't be 0")
     result = range(*numbers)  # type: ignore[arg-type]
-    if len(result) > 100_000:
+    if len(result) > MAX_ITEMS:
         raise site.wrong("the range is too long to unroll", found=f"{len(result)} numbers")
     return list(result)
 
