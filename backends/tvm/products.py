@@ -16,7 +16,7 @@ from weft.backends.tvm.blocks import Operand, multiplied
 from weft.backends.tvm.nests import Context, points
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
-from weft.compiler.kernel import Matrix, Product, Stage, Store, walk
+from weft.compiler.kernel import Matrix, Product, Stage, Store, resolved, walk
 from weft.compiler.scalar import Apply, Load, Result, Rewriter, Scalar
 
 TILE_FLOPS = 500_000  # below this a product is one tile
@@ -173,7 +173,7 @@ class _Printer:
         else:
             context = Context(self.buffers, {})
             element = Load(self.dtype, target.port, target.index)
-        local = with_result(stage, element)
+        local = resolved(stage, {0: element})
         rows, columns = (axis_m, tile.row, inner_m), (axis_n, tile.column, inner_n)
         return found + _epilogue(local, context, env, rows, columns)
 
@@ -211,7 +211,7 @@ class _Printer:
         total = parts[0]
         for part in parts[1:]:
             total = Apply(self.dtype, "add", (total, part))
-        return points(with_result(stage, total), Context([*self.buffers, self.partial], {}))
+        return points(resolved(stage, {0: total}), Context([*self.buffers, self.partial], {}))
 
 
 def _epilogue(
@@ -272,21 +272,6 @@ def reads_of(stage: Stage) -> set[int]:
 
     walk(stage, visit)
     return found
-
-
-def with_result(stage: Stage, element: Scalar) -> Stage:
-    """The stage with the product's element in place of `Result(0)`."""
-    done: dict[int, tuple[Scalar, Scalar]] = {}
-
-    def put(scalar: Scalar) -> Scalar:
-        if isinstance(scalar, Result):
-            return element
-        if id(scalar) not in done:
-            made = scalar.rebuilt(tuple(put(part) for part in scalar.operands), scalar.indices)
-            done[id(scalar)] = scalar, made
-        return done[id(scalar)][1]
-
-    return Stage(stage.axes, (), tuple(Store(s.port, s.index, put(s.value)) for s in stage.stores))
 
 
 def _start(matrix: Matrix, batch: list[Expr], row: Expr, column: Expr) -> Expr:

@@ -9,10 +9,10 @@ from tvm import tirx
 
 from weft.backends.tvm import tir, vectors
 from weft.backends.tvm.nests import Context, points
-from weft.backends.tvm.products import reads_of, with_result
+from weft.backends.tvm.products import reads_of
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
-from weft.compiler.kernel import Convolution, Nest, Stage, Store
+from weft.compiler.kernel import Convolution, Nest, Stage, Store, resolved
 from weft.compiler.passes.collapse import collapsed
 from weft.compiler.scalar import Load, Result, Rewriter
 
@@ -195,7 +195,7 @@ class Results:
             along(inner_x),
         )
         rewriter = Rewriter(dict(zip(self.conv.epilogue.axes, moved, strict=True)))
-        stage = with_result(self.stage, element).over(axes, rewriter)
+        stage = resolved(self.stage, {0: element}).over(axes, rewriter)
         (stage,) = collapsed(Nest((), (), (stage,), ())).stages
         at = (
             self.tile.images[0] + image,

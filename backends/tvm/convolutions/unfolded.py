@@ -17,10 +17,9 @@ from weft.backends.tvm.blocks import Operand, multiplied
 from weft.backends.tvm.convolutions.gathering import Gathered, element_at
 from weft.backends.tvm.convolutions.results import target
 from weft.backends.tvm.nests import PARALLEL_WORK, Context, points
-from weft.backends.tvm.products import with_result
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
-from weft.compiler.kernel import Convolution
+from weft.compiler.kernel import Convolution, resolved
 from weft.compiler.scalar import Load, Rewriter
 
 UNFOLDED = 1 << 16  # elements of a tile's unfolded matrix: what a core's cache holds
@@ -164,7 +163,7 @@ class Unfolded:
                 axis_x: along(inner_x),
             }
         )
-        local = with_result(stage, element).over((inner_c, inner_y, inner_x), rewriter)
+        local = resolved(stage, {0: element}).over((inner_c, inner_y, inner_x), rewriter)
         return found + points(local, context, {axis_n: image, first: row}, parallel=False)
 
     def _unfold(self, out: Buffer, base: Expr, row: Expr, rows: int) -> Stmt:

@@ -15,9 +15,9 @@ from weft.backends.tvm.blocks import Operand, multiplied
 from weft.backends.tvm.convolutions.gathering import Gathered, element_at
 from weft.backends.tvm.convolutions.unfolded import UNFOLDED, Unfolded, copied
 from weft.backends.tvm.nests import PARALLEL_WORK, Context, points
-from weft.backends.tvm.products import with_result
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.index import Axis, along
+from weft.compiler.kernel import resolved
 from weft.compiler.scalar import Load, Rewriter
 
 TILES = 16
@@ -122,7 +122,7 @@ class UnfoldedSums(Unfolded):
                 axis_x: along(inner_x),
             }
         )
-        stage = with_result(conv.epilogue, element).over(
+        stage = resolved(conv.epilogue, {0: element}).over(
             (inner_n, inner_c, inner_y, inner_x), rewriter
         )
         context = Context([*self.buffers, sums], {})
