@@ -135,6 +135,9 @@ CASES = {
     "grouped gradient, several channels": Case(
         "GroupedSums", (4, 12, 7, 9), (16, 3, 7, 9), padding=((3, 3), (3, 3)), groups=4
     ),
+    "grouped gradient, few groups": Case(
+        "GroupedSums", (12, 12, 7, 9), (8, 6, 7, 9), padding=((3, 3), (3, 3)), groups=2
+    ),
     "grouped gradient, everything": Case(
         "GroupedSums", (2, 8, 9, 12), (4, 4, 7, 9), (1, 2), ((2, 1), (4, 5)), (2, 1), (1, 2), 2
     ),

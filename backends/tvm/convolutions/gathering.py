@@ -14,7 +14,7 @@ from weft.backends.tvm import tir, vectors
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.kernel import Convolution
 
-PAIRS = 8  # of elements that are parted or joined at once
+PAIRS = 8  # elements that are copied at once, each with a zero behind it
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,13 @@ class Gathered:
 
         to = into + tir.number(begin)
         pairs: list[Stmt] = []
-        by_pairs = 0
-        if (gap, jump) in ((1, 2), (2, 1)):
-            by_pairs = (len(inside) - 1) // PAIRS * PAIRS  # the last one has no neighbour to read
-            moved = _joined if gap > 1 else _parted
-            block = moved(out, to, source, origin)
-            pairs = [tir.loop(by_pairs // PAIRS, block, name="pairs")] if by_pairs else []
+        paired = 0
+        if (gap, jump) == (2, 1) and len(inside) > PAIRS:
+            paired = (len(inside) - 1) // PAIRS * PAIRS  # the last place may have none behind it
+            pairs = [tir.loop(paired // PAIRS, _with_zeros(out, to, source, origin), name="pairs")]
 
         def element(j: Expr) -> list[Stmt]:
-            number = j + tir.number(by_pairs)
+            number = j + tir.number(paired)
             value = tir.load(source, origin + number * tir.number(jump))
             return [tir.store(out, to + number * tir.number(gap), value)]
 
@@ -70,24 +68,12 @@ class Gathered:
             ]
         dense = gap == 1 and jump == 1 and len(inside) > 1
         kind = "vectorized" if dense else "serial"
-        copy = tir.loop(len(inside) - by_pairs, element, kind, "j")
+        copy = tir.loop(len(inside) - paired, element, kind, "j")
         return tir.sequence([*around, *pairs, copy]), zeros
 
 
-def _parted(out: Buffer, to: Expr, source: Buffer, start: Expr) -> Callable[[Expr], Stmt]:
-    """Every other element, as neighbours."""
-
-    def block(number: Expr) -> Stmt:
-        at = start + number * tir.number(2 * PAIRS)
-        values = [vectors.load(source, at + tir.number(n), PAIRS) for n in (0, PAIRS)]
-        value = tirx.Shuffle(values, [tir.number(2 * n) for n in range(PAIRS)])
-        return vectors.store(out, to + number * tir.number(PAIRS), value, PAIRS)
-
-    return block
-
-
-def _joined(out: Buffer, to: Expr, source: Buffer, start: Expr) -> Callable[[Expr], Stmt]:
-    """Neighbours, as every other element; zeros between them."""
+def _with_zeros(out: Buffer, to: Expr, source: Buffer, start: Expr) -> Callable[[Expr], Stmt]:
+    """Neighbours, each with a zero behind it, in one store."""
 
     def block(number: Expr) -> Stmt:
         value = vectors.load(source, start + number * tir.number(PAIRS), PAIRS)

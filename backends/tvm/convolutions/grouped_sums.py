@@ -1,7 +1,7 @@
 """Sums over large windows in groups, such as the gradient of a depthwise kernel: see `sums`.
 
-    for each group
-      for each of its channels
+    for each group, and some images
+      for each channel of the group
         copy the windows of its outputs    their rows as far apart as those of the plane
         for each image
           copy its plane                   with padding, and in the order that gaps take it
@@ -22,16 +22,18 @@ from tvm import tirx
 
 from weft.backends.tvm import tir, vectors
 from weft.backends.tvm.convolutions.gathering import Gathered, Plane
-from weft.backends.tvm.convolutions.places import even_part
+from weft.backends.tvm.convolutions.places import even_part, pair
 from weft.backends.tvm.convolutions.results import Results, Tile
 from weft.backends.tvm.lines import fused
 from weft.backends.tvm.nests import PARALLEL_WORK
 from weft.backends.tvm.tir import Buffer, Expr, Stmt
 from weft.compiler.kernel import Convolution
 
+TASKS = 16  # that a convolution is cut into, if it has so many images and groups
+
 
 class GroupedSums:
-    """A group at a time."""
+    """A group and some images at a time."""
 
     def __init__(self, conv: Convolution, buffers: list[Buffer]) -> None:
         self.conv, self.buffers = conv, buffers
@@ -48,20 +50,27 @@ class GroupedSums:
         extent = (self.window[0] - 1) * self.plane.line + self.window[1]
         self.lanes = vectors.lanes_for(self.dtype, extent)
         self.vectors = -(-extent // self.lanes)  # of a window
+        self.each = even_part(self.images, max(1, self.images * conv.groups // TASKS))
         self.together = even_part(self.outputs, max(1, vectors.registers() // self.results))
 
     def statements(self) -> list[Stmt]:
         flops = 2 * prod(self.conv.shape) * self.channels * prod(self.window)
         kind = "parallel" if flops > 8 * PARALLEL_WORK else "serial"
-        return [tir.loop(self.conv.groups, self._group, kind, "group")]
+        shares = self.images // self.each
 
-    def _group(self, group: Expr) -> list[Stmt]:
-        """All results of a group."""
+        def task(flat: Expr) -> list[Stmt]:
+            group, share = pair(flat, shares)
+            return self._task(group, share * tir.number(self.each))
+
+        return [tir.loop(self.conv.groups * shares, task, kind, "task")]
+
+    def _task(self, group: Expr, first_image: Expr) -> list[Stmt]:
+        """All results of a group and some images."""
         first = group * tir.number(self.outputs)
         vector = self.vectors * self.lanes
         row = self.results * self.lanes  # partial sums of an image and an output
         sizes = {
-            "sums": self.images * self.outputs * row,
+            "sums": self.each * self.outputs * row,
             "windows": self.outputs * vector,
             "plane": self.plane.size + self.lanes,  # what the last vector reads behind it
         }
@@ -85,7 +94,7 @@ class GroupedSums:
                 count = self.outputs // self.together
                 source = self.buffers[self.conv.x.port]
                 return [
-                    *self.plane.filled(plane, tir.number(0), source, i, at),
+                    *self.plane.filled(plane, tir.number(0), source, first_image + i, at),
                     tir.loop(count, some, name="outputs"),
                 ]
 
@@ -94,12 +103,15 @@ class GroupedSums:
 
             return [
                 tir.loop(self.outputs, output, name="output"),
-                tir.loop(self.images, image, name="image"),
+                tir.loop(self.each, image, name="image"),
             ]
 
         channels = tir.loop(self.channels, channel, name="channel")
-        images = tir.loop(self.images, lambda i: self._finish(sums, i, first), name="image")
-        return [*begin, channels, images]
+
+        def finished(i: Expr) -> list[Stmt]:
+            return self._finish(sums, i * tir.number(self.outputs * row), first_image + i, first)
+
+        return [*begin, channels, tir.loop(self.each, finished, name="image")]
 
     def _window(self, out: Buffer, into: Expr, output: Expr, channel: Expr) -> Stmt:
         """The copy of a window."""
@@ -177,18 +189,18 @@ class GroupedSums:
 
         return [*registers.made, *begin, tir.loop(self.vectors, vector, name="vector"), *end]
 
-    def _finish(self, sums: Buffer, image: Expr, first: Expr) -> list[Stmt]:
+    def _finish(self, sums: Buffer, begin: Expr, image: Expr, first: Expr) -> list[Stmt]:
         """An image's partial sums added up in order, and the epilogue."""
         whole = (tir.number(0), self.height, self.height)
         tile = Tile((image, 1, 1), (first, self.outputs), whole)
         results = Results(self.conv, self.buffers, tile, self.dtype)
 
         def output(o: Expr) -> list[Stmt]:
-            begin = (image * tir.number(self.outputs) + o) * tir.number(self.results)
             to = results.place(tir.number(0), o)
 
             def result(r: Expr) -> list[Stmt]:
-                start = (begin + r) * tir.number(self.lanes)
+                number = o * tir.number(self.results) + r
+                start = begin + number * tir.number(self.lanes)
                 return self._added(vectors.load(sums, start, self.lanes), results.buffer, to + r)
 
             return [tir.loop(self.results, result, name="result")]
