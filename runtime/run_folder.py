@@ -158,7 +158,7 @@ class RunFolder:
         if not path.is_file():
             return {}
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 return dict(stored)
         except FAULTS as error:
             raise RunError(f"`{path}` cannot be read", found=str(error)) from error

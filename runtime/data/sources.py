@@ -159,7 +159,7 @@ def _npz(base: Path, options: Mapping[str, Any]) -> Columns:
     with _readable(path, "a NumPy `.npz` file"):
         if not zipfile.is_zipfile(path):
             raise ValueError("not an archive of arrays")
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         strange = next((name for name, a in arrays.items() if not isinstance(a, np.ndarray)), None)
         if strange is not None:
