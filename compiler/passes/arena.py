@@ -24,6 +24,8 @@ class Slot:
     first: int = 0
     last: int = 0
     offset: int = 0
+    counted: int = 0  # how many of the nodes `until` knows of
+    until: float = 0  # the last time that one of those is needed
 
     @property
     def bytes(self) -> int:

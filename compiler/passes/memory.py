@@ -213,7 +213,7 @@ class _Planner:
                 and slot.dtype == node.type.dtype
                 and self.uses.layout[operand].matches(self.uses.layout[node])
                 and layout.like(node).matches(self.uses.layout[node])
-                and all(not self.uses.needed(other, now) for other in slot.nodes)
+                and self._until(slot) <= now
                 and all(
                     self.home[self.uses.root[i]][0] is not slot
                     or (
@@ -227,6 +227,13 @@ class _Planner:
                 slot.nodes.append(node)
                 return True
         return False
+
+    def _until(self, slot: Slot) -> float:
+        """The last time that a value in this memory is needed, counted on from the last call."""
+        for node in slot.nodes[slot.counted :]:
+            slot.until = max(slot.until, self.uses.until(node))
+        slot.counted = len(slot.nodes)
+        return slot.until
 
     def place(self, node: Node) -> Layout:
         """The elements of the root's buffer that the value occupies."""

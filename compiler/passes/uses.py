@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from weft.compiler.graph import Graph, Node
 from weft.compiler.ops import Kind
 from weft.compiler.passes.fuse import Group
@@ -184,5 +186,9 @@ class Uses:
             )
         )
 
+    def until(self, root: Node) -> float:
+        """The last time that a value is needed: for a result, there is none."""
+        return math.inf if root in self.results else max(self.reads[root], default=0)
+
     def needed(self, root: Node, after: int) -> bool:
-        return max(self.reads[root], default=0) > after or root in self.results
+        return self.until(root) > after

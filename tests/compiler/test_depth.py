@@ -64,6 +64,39 @@ def test_checking_is_linear_in_the_depth() -> None:
     assert twenty - twelve == pytest.approx(twelve - four, rel=0.05)
 
 
+# A chain whose values take over one piece of memory from each other.
+CHAIN = """
+let turns = 100
+data points {
+  x: f32[8]
+  y: f32
+  split = { train: 100 }
+}
+layer chain(x: f32[B, D]) {
+  let h = x
+  for i in range(turns) {
+    h = tanh(h + x)
+  }
+  (stop_gradient(h) |> dense(1))[..., 0]
+}
+model net = chain()
+train {
+  data = points.batch(10)
+  minimize mse(net(x), y) with sgd(0.1)
+}
+"""
+
+
+@pytest.mark.slow
+def test_checking_is_linear_in_the_length_of_a_chain() -> None:
+    weft.load(CHAIN).check()
+    one, two, three = (
+        lines(lambda turns=turns: weft.load(CHAIN, turns=turns).check())
+        for turns in (200, 400, 600)
+    )
+    assert three - two == pytest.approx(two - one, rel=0.05)
+
+
 def test_checking_makes_no_tensors() -> None:
     weft.load(SPEC, depth=1).check()
     tracemalloc.start()
