@@ -92,9 +92,9 @@ DEVICE T over_team(T mine, void* memory) {
         }
         if constexpr (TEAM > 32) {
             T* slots = static_cast<T*>(memory);
-            const int warp = threadIdx.x / 32, first = threadIdx.x / TEAM * (TEAM / 32);
+            const int first = threadIdx.x / TEAM * (TEAM / 32);
             __syncthreads();
-            slots[warp] = mine;
+            if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = mine;
             __syncthreads();
             mine = slots[first];
             for (int i = 1; i < TEAM / 32; i++) mine = Fold::join(mine, slots[first + i]);

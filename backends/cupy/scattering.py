@@ -119,9 +119,7 @@ class _Scatter:
 
     def _job(self, body: Body, jobs: int) -> None:
         """The number of the warp."""
-        body.line(
-            f"const {body.type} job = (({body.type})blockIdx.x * {THREADS} + threadIdx.x) / 32;"
-        )
+        body.line(f"const {body.type} job = ({body.type})blockIdx.x * {WARPS} + threadIdx.x / 32;")
         body.line(f"if (job >= {jobs}) return;")
 
     def _functions(self, body: Body, lot: list[Index]) -> None:
