@@ -10,6 +10,7 @@ from weft.backends.cupy.code import headers
 from weft.backends.cupy.gpu import OPTIONS
 
 TARGETS = ("sm_75", "sm_80", "sm_90", "sm_100")
+CUPYS_OWN = ("-ftz=true", "--device-as-default-execution-space")  # options that CuPy adds
 
 
 def _version() -> tuple[int, int] | None:
@@ -34,7 +35,7 @@ def compiled(functions: Mapping[str, str], target: str) -> bytes:
 
     program = nvrtc.createProgram("\n".join((headers(), *functions.values())), "step.cu", [], [])
     try:
-        nvrtc.compileProgram(program, [*OPTIONS, f"--gpu-architecture={target}"])
+        nvrtc.compileProgram(program, [*OPTIONS, *CUPYS_OWN, f"-arch={target}"])
     except nvrtc.NVRTCError as error:
         raise AssertionError(nvrtc.getProgramLog(program)) from error
     assert not nvrtc.getProgramLog(program).strip("\0\n ")
