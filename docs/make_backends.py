@@ -63,11 +63,11 @@ that was there before. All backends compute in `f32` and `f64`; in the 16-bit fl
 ## The CuPy backend
 
 `pip install "weft[cuda]"` and an NVIDIA GPU with a driver for CUDA 13 (compute capability 7.5 and
-later); of several GPUs the first one, which `CUDA_VISIBLE_DEVICES` chooses. A program is one module,
-compiled by NVRTC and kept on disk by CuPy under its hash. State stays on the GPU; the next batch is
-copied while a step runs. A step is one CUDA graph from its second run on; the first run launches
-its kernels one by one, so that libraries load what they need. cuBLAS is called directly: CuPy's own
-calls refuse to be part of a graph.
+later); of several GPUs the first one, which `CUDA_VISIBLE_DEVICES` chooses. A program is one
+module, compiled by NVRTC and kept on disk by CuPy under its hash. State stays on the GPU; the next
+batch is copied while a step runs. A step is one CUDA graph from its second run on; the first run
+launches its kernels one by one, so that libraries load what they need. cuBLAS is called directly:
+CuPy's own calls refuse to be part of a graph.
 
 | Kernel | How it runs |
 | --- | --- |
@@ -83,8 +83,8 @@ calls refuse to be part of a graph.
 Neighbouring kernels over the same rows become one (a softmax, a layer normalisation). No result
 depends on the order in which threads run, and none on the GPU's size: sums are cut and joined by
 the sizes of the graph alone. Functions are those of CUDA's mathematics, without fast variants;
-`backends/cupy/prelude.cuh` states their errors. CuPy compiles so that `f32` below the smallest normal
-number (1.2e-38) is 0, as operand and as result; `f64` keeps such numbers.
+`backends/cupy/prelude.cuh` states their errors. CuPy compiles so that `f32` below the smallest
+normal number (1.2e-38) is 0, as operand and as result; `f64` keeps such numbers.
 
 Floats of 16 bits are in memory only: kernels compute in `f32` registers and round each result, as
 the reference does, whatever is fused. Tiles and folds add up in `f32`; so does cuBLAS.
@@ -118,10 +118,10 @@ and a softmax of rows:
 On a machine without a GPU, the tests compile the functions with NVRTC for `sm_75`, `sm_80`, `sm_90`
 and `sm_100` (a sample; with `pytest --thorough`, those of every example), and run the same code on
 the CPU: `tests/cupy_backend/emulator.py` compiles it with g++, with threads as fibers and the
-instructions of tensor cores as their documentation states them. The emulator watches each access of
-a function's first launches: none may be outside of memory, and no two may race, whatever the order
-of threads (`tests/cupy_backend/watching.cpp`). What stands in for CuPy there does work later than it
-is told to, and refuses what CUDA and CuPy refuse.
+instructions of tensor cores as their documentation states them. The emulator watches each access
+of a function's first launches: none may be outside of memory, and no two may race, whatever the
+order of threads (`tests/cupy_backend/watching.cpp`). What stands in for CuPy there does work later
+than it is told to, and refuses what CUDA and CuPy refuse.
 `pytest -m gpu` runs what needs a GPU.
 
 ## Primitives

@@ -1,12 +1,15 @@
 // CUDA on a CPU, for tests: the threads of a block are fibers that take turns at barriers and
 // warp exchanges. Blocks run one after the other. Shared memory holds NaN when a block begins, and
-// threads run in one of several orders, so that a barrier that is missing shows.
+// threads run in one of several orders. `watching.cpp` is told where a thread is, and sees from
+// that which accesses to memory nothing orders.
 #include <csetjmp>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ucontext.h>
+
+#include "moment.hpp"
 
 #define __device__
 #define __global__
@@ -16,9 +19,12 @@
 #define SHARED(function) static __attribute__((section("shared_" #function), used))
 
 struct Index3 {
-    int x, y, z;
+    unsigned x, y, z;
 };
 static Index3 threadIdx, blockIdx, blockDim, gridDim;
+
+// Where the linker has put the module, and in it what may be written and what begins as zeros.
+extern "C" __attribute__((visibility("hidden"))) char __ehdr_start[], _DYNAMIC[], __bss_start[], _end[];
 
 namespace emulator {
 
@@ -43,6 +49,7 @@ static int current, threads, finished;
 static unsigned long progress;
 static Barrier block;
 static Barrier warps[MOST / 32];
+static Barrier syncs[MOST / 32];  // of warps, which order what they do to memory
 static unsigned long long exchange[MOST];
 static void (*body)(void**);
 static void** arguments;
@@ -64,6 +71,10 @@ static void wait(Barrier& barrier, int members) {
 
 static void wait_for_warp() { wait(warps[current / 32], 32); }
 
+static void go_to(int thread) {
+    threadIdx.x = weft_moment.thread = current = thread;
+}
+
 static void begin() {
     body(arguments);
     fibers[current].done = true;
@@ -73,8 +84,7 @@ static void begin() {
 }
 
 static void resume(int thread) {
-    current = thread;
-    threadIdx.x = thread;
+    go_to(thread);
     if (_setjmp(scheduler)) return;
     if (fibers[thread].begun) _longjmp(fibers[thread].place, 1);
     fibers[thread].begun = true;
@@ -99,6 +109,7 @@ static int run_block(int order) {
     for (int i = 0; i < threads; i++) fibers[i].begun = fibers[i].done = false;
     block = Barrier();
     for (Barrier& warp : warps) warp = Barrier();
+    for (Barrier& warp : syncs) warp = Barrier();
     finished = 0;
     while (finished < threads) {
         const unsigned long before = progress;
@@ -123,7 +134,10 @@ template <class T> T exchanged(T mine, int from) {
 
 }  // namespace emulator
 
-static void __syncthreads() { emulator::wait(emulator::block, emulator::threads); }
+static void __syncthreads() {
+    emulator::wait(emulator::block, emulator::threads);
+    weft_moment.barrier = emulator::block.generation;
+}
 static int __syncthreads_or(int vote) {
     static int any;
     if (vote) any = 1;
@@ -133,7 +147,11 @@ static int __syncthreads_or(int vote) {
     any = 0;
     return found;
 }
-static void __syncwarp(unsigned = ~0u) { emulator::wait_for_warp(); }
+static void __syncwarp(unsigned = ~0u) {
+    const int warp = emulator::current / 32;
+    emulator::wait(emulator::syncs[warp], 32);
+    weft_moment.syncs[warp] = emulator::syncs[warp].generation;
+}
 
 template <class T> T __shfl_xor_sync(unsigned, T mine, int difference) {
     return emulator::exchanged(mine, emulator::current ^ difference);
@@ -160,8 +178,10 @@ template <class T> unsigned __match_any_sync(unsigned, T mine) {
     return same;
 }
 static int atomicAdd(int* address, int value) {
+    weft_moment.atomic = true;
     const int before = *address;
-    *address += value;
+    *address = before + value;
+    weft_moment.atomic = false;
     return before;
 }
 static int __ffs(int word) { return __builtin_ffs(word); }
@@ -202,29 +222,43 @@ static double __longlong_as_double(long long word) {
 // `fibers` is whether the kernel has threads that wait for each other; its shared memory is from
 // `start` to `stop`.
 extern "C" int weft_run(
-    void (*body)(void**), void** arguments, int x, int y, int z, int threads, int fibers,
-    int order, char* start, char* stop
+    void (*body)(void**), void** arguments, unsigned x, unsigned y, unsigned z, int threads, int fibers,
+    int order, char* start, char* stop, int watched
 ) {
     using namespace emulator;
     emulator::body = body;
     emulator::arguments = arguments;
     emulator::threads = threads;
-    if (!stacks) stacks = static_cast<char*>(std::malloc(MOST * STACK));
+    stacks = weft_stacks(MOST * STACK);
+    const uintptr_t own = uintptr_t(__builtin_frame_address(0));
+    const auto pool = uintptr_t(stacks), given = uintptr_t(arguments);
+    weft_moment.stack = {own - (1 << 20), own + (1 << 12)};
+    weft_moment.fibers = {pool, pool + MOST * STACK};
+    weft_moment.arguments = {given, given + 4096};
+    weft_moment.shared = {uintptr_t(start), uintptr_t(stop)};
+    weft_moment.statics = {uintptr_t(__bss_start), uintptr_t(_end)};
+    weft_moment.constants = {uintptr_t(__ehdr_start), uintptr_t(_DYNAMIC)};
+    weft_moment.block = 0;
+    if (_setjmp(weft_moment.end)) return 0;
+    weft_moment.watched = watched;
     gridDim = {x, y, z};
-    blockDim = {threads, 1, 1};
+    blockDim = {unsigned(threads), 1, 1};
     for (blockIdx.z = 0; blockIdx.z < z; blockIdx.z++) {
         for (blockIdx.y = 0; blockIdx.y < y; blockIdx.y++) {
-            for (int i = 0; i < x; i++) {
+            for (unsigned i = 0; i < x; i++) {
                 blockIdx.x = ordered(order, i, x);
+                weft_moment.barrier = 0;
+                for (unsigned& sync : weft_moment.syncs) sync = 0;
                 if (start) std::memset(start, 0xff, stop - start);
                 if (fibers) {
                     if (run_block(order)) return 1;
                 } else {
                     for (int t = 0; t < threads; t++) {
-                        threadIdx.x = current = ordered(order, t, threads);
+                        go_to(ordered(order, t, threads));
                         body(arguments);
                     }
                 }
+                weft_moment.block++;
             }
         }
     }

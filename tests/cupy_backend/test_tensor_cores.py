@@ -235,7 +235,11 @@ def test_wrong_registers_give_wrong_numbers(fault: str) -> None:
             return super().load(headers.replace(before, after), functions)
 
     one = {"strides": CASES["strides"]}
-    assert max(wrong(one, variant, CupyBackend(Faulty())).values()) > 10
+    try:
+        error = max(wrong(one, variant, CupyBackend(Faulty())).values())
+    except AssertionError:  # of the emulator, before there are any numbers
+        error = np.inf
+    assert error > 10
 
 
 def test_it_shows_in_kernels_and_code() -> None:
