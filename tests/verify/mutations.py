@@ -399,7 +399,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a value is overwritten before its last reader", "conv", "memory", "any more",
-        attribute(uses.Uses, "needed", lambda *arguments: False),
+        attribute(uses.Uses, "until", lambda *arguments: -1),
     ),
     Mutation(
         "a state is replaced before its old value is read", "dense", "memory", "any more",
