@@ -46,18 +46,18 @@ PRETENDED = CupyBackend(Gpu(pretended.cupy(EMULATOR), pretended.Blas()))
     [("digits_mlp", "f16"), ("digits_conv", "bf16"), ("small/vit_b16", "bf16")],
 )
 def test_two_steps(name: str, precision: str) -> None:
-    """Losses of two steps, of which the second sees what the first has learnt."""
+    """Losses of two steps on small batches, of which the second sees what the first has learnt."""
     loaded = weft.load(FOLDER / f"{name}.weft", precision=precision).loaded
-    settings = loaded.experiment.settings
+    batch = 16
     sessions = session_for(loaded, backend_named("numpy")), session_for(loaded, BACKEND)
     reference, found = sessions
     for session in sessions:
-        session.initialise(settings.seed)
+        session.initialise(loaded.experiment.settings.seed)
     rows = Rows(loaded.fields, reference.fields("train_step"), reference.backend)
     for step in range(2):
-        inputs = dict(rows(np.arange(settings.batch) + step * settings.batch))
-        expected = reference.run("train_step", inputs, settings.batch)["loss"]
-        loss = found.run("train_step", inputs, settings.batch)["loss"]
+        inputs = dict(rows(np.arange(batch) + step * batch))
+        expected = reference.run("train_step", inputs, batch)["loss"]
+        loss = found.run("train_step", inputs, batch)["loss"]
         np.testing.assert_allclose(loss, expected, rtol=5e-3)
     for name, value in found.tensors().items():
         assert value.dtype == loaded.program.states[name].type.dtype.numpy
