@@ -13,6 +13,7 @@
 // It does not matter in which order the emulator has run the threads.
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <unordered_map>
 #include <vector>
 
@@ -43,6 +44,13 @@ struct Page {
 };
 
 std::unordered_map<uintptr_t, Page> pages;
+
+struct Known {
+    uintptr_t number;
+    Page* page;
+};
+constexpr uintptr_t LATELY = 1 << 10;
+Known lately[LATELY];  // the pages that were asked for last
 std::vector<Range> memory;  // that contains an argument
 char message[512];
 unsigned long launch_time = 1, block_time = 1, clock_ = 1;
@@ -71,13 +79,10 @@ void report(const char* what, bool shared, uintptr_t offset, const Access& a, co
 }
 
 Page& page_of(uintptr_t at) {
-    static uintptr_t last = 0;
-    static Page* found = nullptr;
-    if (!found || at / Page::SIZE != last || pages.empty()) {
-        found = &pages[at / Page::SIZE];
-        last = at / Page::SIZE;
-    }
-    return *found;
+    const uintptr_t number = at / Page::SIZE;
+    Known& known = lately[number % LATELY];
+    if (!known.page || known.number != number) known = {number, &pages[number]};
+    return *known.page;
 }
 
 void access(Byte& byte, const Access& now, bool writes, bool shared, uintptr_t offset) {
@@ -114,10 +119,8 @@ void access(Byte& byte, const Access& now, bool writes, bool shared, uintptr_t o
 void watch(void* address, unsigned long size, bool writes) {
     const uintptr_t at = uintptr_t(address), end = at + size;
     Moment& m = weft_moment;
-    const Range own = {uintptr_t(&m), uintptr_t(&m + 1)};
-    for (const Range& range : {m.stack, m.fibers, m.arguments, m.statics, own}) {
-        if (range.has(at)) return;
-    }
+    if (m.fibers.has(at) || m.stack.has(at) || m.arguments.has(at) || m.statics.has(at)) return;
+    if (Range{uintptr_t(&m), uintptr_t(&m + 1)}.has(at)) return;
     if (m.block != seen_block) {  // shared memory begins anew
         seen_block = m.block;
         block_time = ++clock_;
@@ -126,8 +129,8 @@ void watch(void* address, unsigned long size, bool writes) {
     const Access now = {m.block, m.barrier, m.syncs[m.thread / 32], m.thread, m.atomic, true};
     const bool shared = m.shared.has(at);
     const Range* inside = shared ? &m.shared : nullptr;
-    for (const Range& range : memory) {
-        if (!shared && range.has(at)) inside = &range;
+    for (size_t i = 0; i < memory.size() && !inside; i++) {
+        if (memory[i].has(at)) inside = &memory[i];
     }
     if (!inside || end > inside->end) {
         if (!writes && m.constants.has(at)) return;
@@ -155,7 +158,10 @@ extern "C" char* weft_stacks(size_t size) {
 
 // `ranges` are the beginnings and ends of `count` pieces of memory.
 extern "C" void weft_watch(const uintptr_t* ranges, int count) {
-    if (pages.size() > 1 << 13) pages.clear();
+    if (pages.size() > 1 << 13) {
+        pages.clear();
+        std::memset(lately, 0, sizeof(lately));
+    }
     weft_moment.watched = false;  // until the function runs
     memory.clear();
     for (int i = 0; i < count; i++) memory.push_back({ranges[2 * i], ranges[2 * i + 1]});
