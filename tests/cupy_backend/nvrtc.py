@@ -10,6 +10,11 @@ from weft.backends.cupy.code import headers
 from weft.backends.cupy.gpu import OPTIONS
 
 TARGETS = ("sm_75", "sm_80", "sm_90", "sm_100")
+# The oldest and the newest, and the others where time is plenty.
+SAMPLED = [
+    pytest.param(target, marks=[] if target in (TARGETS[0], TARGETS[-1]) else pytest.mark.thorough)
+    for target in TARGETS
+]
 CUPYS_OWN = ("-ftz=true", "--device-as-default-execution-space")  # options that CuPy adds
 
 

@@ -12,7 +12,7 @@ import pytest
 from conformance.backends import INSTALLED, run_twice
 from cupy_backend.emulated import BACKEND, emulated
 from cupy_backend.emulator import Emulator
-from cupy_backend.nvrtc import TARGETS, compiled, compiles
+from cupy_backend.nvrtc import SAMPLED, compiled, compiles
 from language.elaborated import cotangent, elaborate
 from weft.backends.cupy import attention as attention_printer
 from weft.backends.cupy.backend import CupyBackend
@@ -402,7 +402,7 @@ def test_results_in_large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @compiles
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", SAMPLED)
 def test_for_gpus(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the largest tiles of the widest heads, which need most shared memory."""
     functions: dict[str, str] = {}

@@ -15,7 +15,7 @@ import pytest
 from conformance.backends import run_twice
 from cupy_backend.emulated import BACKEND, emulated
 from cupy_backend.emulator import Emulator
-from cupy_backend.nvrtc import TARGETS, compiled, compiles
+from cupy_backend.nvrtc import SAMPLED, compiled, compiles
 from weft.backends.cupy import tiling
 from weft.backends.cupy.backend import CupyBackend
 from weft.backends.cupy.code import headers
@@ -289,7 +289,7 @@ def test_what_is_read_at_once(name: str, dtype: DType, tf32: bool, run: int) -> 
 
 @compiles
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", SAMPLED)
 def test_for_gpus(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of every size, of every type."""
     functions: dict[str, str] = {}

@@ -60,16 +60,17 @@ def test_it_learns(name: str, backend: str, tmp_path: Path) -> None:
         assert low <= run.metrics[part][of] <= high, metric
     if row.also is not None:
         row.also(run)
-    check_export(run, tmp_path / "model.onnx")
+    sizes = (1, 7, 64) if backend == "numpy" else (64,)  # others compile for each
+    check_export(run, tmp_path / "model.onnx", sizes)
 
 
-def check_export(run: Run, path: Path) -> None:
-    """onnxruntime gives what `predict` gives, for batches of several sizes."""
+def check_export(run: Run, path: Path, sizes: tuple[int, ...]) -> None:
+    """onnxruntime gives what `predict` gives, for batches of these sizes."""
     run.export_onnx(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     model = onnxruntime.InferenceSession(path, options)
-    for rows in (1, 7, 64):
+    for rows in sizes:
         if run.fields:
             arrays = {name: run.loaded.fields.arrays[name][:rows] for name in run.fields}
             mine, theirs = run.predict(arrays), model.run(None, arrays)
