@@ -108,7 +108,11 @@ def test_one_draw_is_like_the_printed_one(row: tuple[str, str]) -> None:
 
 
 @pytest.mark.slow
-@rows
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(r, marks=[] if r in MEANS else pytest.mark.thorough) for r in PRINTED],
+    ids=" ".join,
+)
 def test_what_is_printed_lies_within_24_draws(row: tuple[str, str]) -> None:
     """Each printed number within three deviations of the mean of 24 draws."""
     facts = experiment(row, range(24))
